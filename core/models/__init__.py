@@ -1,0 +1,1 @@
+"""Finding, understanding and loading models."""

@@ -1,0 +1,1 @@
+"""The runner process and the training that it hosts."""

@@ -1,0 +1,1 @@
+"""Parts that take data in and send messages out."""
