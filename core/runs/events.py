@@ -1,0 +1,304 @@
+"""Everything that can happen in a run, as frozen dataclasses, and their form as one JSON line each.
+
+The journal of a run is a sequence of these. What a screen shows is reduced from them and from nothing else, so a fact
+that no event carries cannot be shown. Sizes are in bytes, durations in seconds, `time` in seconds since the epoch.
+"""
+
+import dataclasses
+import json
+import math
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+Phase = Literal["preparing", "loading", "adapting", "training", "saving", "sampling"]
+Command = Literal["stop", "stop_now", "checkpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """One GPU at one moment; None where the driver does not tell."""
+
+    index: int
+    name: str
+    total_bytes: int
+    used_bytes: int
+    own_bytes: int | None
+    """What the runner's own process holds."""
+    utilization_percent: int | None
+    temperature_celsius: int | None
+    power_watts: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said to one prompt, decoded greedily."""
+
+    prompt: str
+    answer: str
+    expected: str | None
+    """The dataset's own answer, where the prompt came from a held-out row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The runner holds the run's lock."""
+
+    run_id: str
+    model: str
+    method: str
+    pid: int
+    version: str
+    warm: bool
+    """Whether the libraries were already loaded when the run was handed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted:
+    """The worker entered a phase; `detail` says in words what it does there."""
+
+    phase: Phase
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceMade:
+    """sftui decided something by itself."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataPrepared:
+    """The rows are read, mapped and checked."""
+
+    form: str
+    train_rows: int
+    held_out_rows: int
+    longest_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    """The base model's weights are on the device."""
+
+    auto_class: str
+    model_type: str
+    parameters: int
+    weight_bytes: int
+    dtype: str
+    device: str
+    attention: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAdapted:
+    """Adapters are attached, or the whole model is made trainable."""
+
+    trainable_parameters: int
+    total_parameters: int
+    target_modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStarted:
+    """The trainer knows how far it has to go."""
+
+    max_steps: int
+    epochs: float
+    first_step: int = 0
+    """The last step of the checkpoint that training goes on from; 0 for a fresh start."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCompleted:
+    """One optimizer step."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float | None
+    tokens_seen: int
+    tokens_per_second: float
+    seconds: float
+    token_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationCompleted:
+    """The held-out rows were evaluated."""
+
+    step: int
+    loss: float
+    seconds: float
+    token_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySampled:
+    """What host and GPUs hold; at most one a second."""
+
+    process_bytes: int
+    host_used_bytes: int
+    host_total_bytes: int
+    cpu_percent: float
+    gpus: tuple[GpuUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointCommitted:
+    """A checkpoint is whole on the disk. `path` is relative to the run's folder."""
+
+    step: int
+    path: str
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesAnswered:
+    """The model answered the sample prompts. `who` says whether it was trained by then."""
+
+    who: Literal["base", "tuned"]
+    step: int
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAccepted:
+    """The runner has read a command and will act on it."""
+
+    command_id: str
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemNoticed:
+    """Something a person should know, though the run goes on."""
+
+    title: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """Trained to the end and saved. `result` is relative to the run's folder."""
+
+    step: int
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopped:
+    """Ended by request. `checkpoint` (relative) is None where there was nothing to save, or no time."""
+
+    step: int
+    checkpoint: str | None
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """Ended by an error. `traceback_file` is relative to the run's folder."""
+
+    kind: str
+    title: str
+    message: str
+    hint: str
+    traceback_file: str | None
+    step: int
+    seconds: float
+
+
+Event = (
+    RunStarted
+    | PhaseStarted
+    | ChoiceMade
+    | DataPrepared
+    | ModelLoaded
+    | ModelAdapted
+    | TrainingStarted
+    | StepCompleted
+    | EvaluationCompleted
+    | MemorySampled
+    | CheckpointCommitted
+    | SamplesAnswered
+    | CommandAccepted
+    | ProblemNoticed
+    | RunFinished
+    | RunStopped
+    | RunFailed
+)
+TerminalEvent = RunFinished | RunStopped | RunFailed
+TERMINAL = (RunFinished, RunStopped, RunFailed)
+EVENT_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in typing.get_args(Event)}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal."""
+
+    seq: int
+    time: float
+    event: Event
+
+
+def encode(entry: Entry) -> str:
+    """The JSON line of an entry, without its newline. NaN and infinities become strings, which JSON can carry."""
+    fields = _finite(dataclasses.asdict(entry.event))
+    head = {"seq": entry.seq, "time": entry.time, "type": type(entry.event).__name__}
+    return json.dumps({**head, **fields}, ensure_ascii=True, allow_nan=False)
+
+
+def decode(line: str) -> Entry | None:
+    """The entry of a JSON line; None for an event type this version does not know. Raises ValueError on a bad line."""
+    fields = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError("a journal line must be a JSON object")
+    try:
+        seq, time, name = int(fields.pop("seq")), float(fields.pop("time")), str(fields.pop("type"))
+        kind = EVENT_TYPES.get(name)
+        return None if kind is None else Entry(seq, time, typing.cast("Event", _build(kind, fields)))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a journal entry: {error!r}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _build(kind: type[Any], fields: dict[str, Any]) -> object:
+    hints = _hints(kind)
+    return kind(**{name: _restore(hints[name], value) for name, value in fields.items() if name in hints})
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(typing.cast("type[Any]", hint), value)
+    if hint is float:
+        return float(value)
+    arguments = typing.get_args(hint)
+    if isinstance(value, list) and arguments:
+        return tuple(_restore(arguments[0], inner) for inner in value)
+    if float in arguments:
+        return float(value)
+    return value
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

@@ -1,0 +1,199 @@
+"""What is known of a run, reduced from its journal: the one source of every screen."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, Literal, TypeVar, overload
+
+from core.runs import events
+from core.runs.events import Entry, Phase, TerminalEvent
+
+Item = TypeVar("Item")
+Status = Literal[
+    "starting", "preparing", "loading", "adapting", "training", "saving", "sampling",
+    "finished", "stopped", "failed", "interrupted",
+]  # fmt: skip
+
+
+class Series(Sequence[Item], Generic[Item]):
+    """An append-only sequence that shares its storage with its predecessors, so that appending costs no copy."""
+
+    __slots__ = ("_items", "_length")
+
+    def __init__(self, items: list[Item] | None = None, length: int | None = None) -> None:
+        self._items: list[Item] = [] if items is None else items
+        self._length = len(self._items) if length is None else length
+
+    def append(self, item: Item) -> "Series[Item]":
+        """A series one longer; this one stays as it is."""
+        # Two successors of one series must not see each other's items: the second one to append takes a copy.
+        items = self._items if len(self._items) == self._length else self._items[: self._length]
+        items.append(item)
+        return Series(items, self._length + 1)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self._items[index] for index in range(self._length))
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if isinstance(index, slice):
+            return [self._items[position] for position in range(*index.indices(self._length))]
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._items[index % self._length]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Series) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"Series({list(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySample:
+    """What was held at one moment."""
+
+    time: float
+    use: events.MemorySampled
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run as its journal tells it."""
+
+    run_id: str = ""
+    model: str = ""
+    method: str = ""
+    warm: bool = False
+    started_at: float | None = None
+    phase: Phase | None = None
+    phase_detail: str = ""
+    phase_started_at: float | None = None
+    last_time: float | None = None
+    last_seq: int = 0
+    choices: tuple[events.ChoiceMade, ...] = ()
+    data: events.DataPrepared | None = None
+    loaded: events.ModelLoaded | None = None
+    adapted: events.ModelAdapted | None = None
+    training_started_at: float | None = None
+    first_step: int = 0
+    max_steps: int | None = None
+    epochs: float | None = None
+    steps: Series[events.StepCompleted] = field(default_factory=Series)
+    evaluations: Series[events.EvaluationCompleted] = field(default_factory=Series)
+    memory: Series[MemorySample] = field(default_factory=Series)
+    checkpoints: tuple[events.CheckpointCommitted, ...] = ()
+    base_samples: events.SamplesAnswered | None = None
+    tuned_samples: events.SamplesAnswered | None = None
+    commands: tuple[events.CommandAccepted, ...] = ()
+    problems: tuple[events.ProblemNoticed, ...] = ()
+    outcome: TerminalEvent | None = None
+
+    @property
+    def step(self) -> int:
+        """The last completed optimizer step; 0 before the first."""
+        return self.steps[-1].step if self.steps else self.first_step
+
+    @property
+    def last(self) -> events.StepCompleted | None:
+        """The last completed step's figures."""
+        return self.steps[-1] if self.steps else None
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the runner has accepted a request to stop."""
+        return any(accepted.command in ("stop", "stop_now") for accepted in self.commands)
+
+
+def reduce(state: RunState, entry: Entry) -> RunState:
+    """The state after one more entry. Pure: the same entries give the same state, for every viewer."""
+    event = entry.event
+    state = replace(state, last_time=entry.time, last_seq=entry.seq)
+    match event:
+        case events.RunStarted():
+            return replace(
+                state,
+                run_id=event.run_id,
+                model=event.model,
+                method=event.method,
+                warm=event.warm,
+                started_at=state.started_at or entry.time,
+                commands=(),
+                outcome=None,
+            )
+        case events.PhaseStarted():
+            return replace(
+                state, phase=event.phase, phase_detail=event.detail, phase_started_at=entry.time
+            )
+        case events.ChoiceMade():
+            others = tuple(choice for choice in state.choices if choice.name != event.name)
+            return replace(state, choices=(*others, event))
+        case events.DataPrepared():
+            return replace(state, data=event)
+        case events.ModelLoaded():
+            return replace(state, loaded=event)
+        case events.ModelAdapted():
+            return replace(state, adapted=event)
+        case events.TrainingStarted():
+            return replace(
+                state,
+                training_started_at=entry.time,
+                max_steps=event.max_steps,
+                epochs=event.epochs,
+                first_step=event.first_step,
+            )
+        case events.StepCompleted():
+            return replace(state, steps=state.steps.append(event))
+        case events.EvaluationCompleted():
+            return replace(state, evaluations=state.evaluations.append(event))
+        case events.MemorySampled():
+            return replace(state, memory=state.memory.append(MemorySample(entry.time, event)))
+        case events.CheckpointCommitted():
+            return replace(state, checkpoints=(*state.checkpoints, event))
+        case events.SamplesAnswered(who="base"):
+            return replace(state, base_samples=event)
+        case events.SamplesAnswered():
+            return replace(state, tuned_samples=event)
+        case events.CommandAccepted():
+            return replace(state, commands=(*state.commands, event))
+        case events.ProblemNoticed():
+            return replace(state, problems=(*state.problems, event))
+        case events.RunFinished() | events.RunStopped() | events.RunFailed():
+            return replace(state, outcome=event)
+
+
+def status(state: RunState, *, alive: bool) -> Status:
+    """One word for the run. The end comes from its terminal event; without one, a dead runner means interrupted."""
+    match state.outcome:
+        case events.RunFinished():
+            return "finished"
+        case events.RunStopped():
+            return "stopped"
+        case events.RunFailed():
+            return "failed"
+    if not alive:
+        return "interrupted" if state.started_at is not None else "starting"
+    return state.phase or "starting"
+
+
+def seconds_per_step(state: RunState, window: int = 20) -> float | None:
+    """The median duration of the last `window` steps: one slow step does not move it."""
+    recent = state.steps[-window:]
+    return statistics.median(step.seconds for step in recent) if recent else None
+
+
+def seconds_left(state: RunState) -> float | None:
+    """How long the remaining steps take at the recent rate; None before the first step or without an end."""
+    rate = seconds_per_step(state)
+    if rate is None or state.max_steps is None:
+        return None
+    return max(0, state.max_steps - state.step) * rate

@@ -1,0 +1,332 @@
+"""RunSpec: what a run is to do, under TRL's own argument names.
+
+Each option is declared once here. The form on the screen, `--set` on the command line, the comments of run.yaml and the
+documentation are all made from that declaration. Defaults are those of `trl sft` unless the help says otherwise.
+"""
+
+import typing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Group = Literal["model", "data", "precision", "adapter", "optimizer", "schedule", "run"]
+Method = Literal["qlora", "lora", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """How an option is called and explained to people."""
+
+    group: Group
+    title: str
+    help: str
+
+
+class DatasetSource(BaseModel):
+    """One entry of `datasets`, as in TRL: `path: json` with `data_files`, or simply the path of a local file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    name: str | None = None
+    data_dir: str | None = None
+    data_files: str | list[str] | None = None
+    split: str = "train"
+    columns: list[str] | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        """The local files this source names."""
+        named = self.data_files if self.data_files is not None else self.path
+        return tuple(Path(name).expanduser() for name in ([named] if isinstance(named, str) else named))
+
+
+class SftuiOptions(BaseModel):
+    """What TRL has no name for; under the one key `sftui` in run.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Label("run", "Name", "Part of the run's folder name; made from the model if empty.")] = ""
+    device: Annotated[
+        str, Label("run", "Device", "auto, cpu, or the GPU by its index in nvidia-smi or its UUID.")
+    ] = "auto"
+    held_out_file: Annotated[
+        str | None, Label("data", "Held-out file", "Rows to evaluate on, in the same form as the training rows.")
+    ] = None
+    sample_prompts: Annotated[
+        list[str], Label("run", "Sample prompts", "Answered before and after training, side by side.")
+    ] = []
+    sample_rows: Annotated[
+        int,
+        Field(ge=0, le=1000),
+        Label("run", "Sampled held-out rows", "So many held-out prompts are answered before and after training."),
+    ] = 0
+    notes: Annotated[str, Label("run", "Notes", "Kept with the run.")] = ""
+
+
+class RunSpec(BaseModel):
+    """A run to be: frozen, validated, complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_name_or_path: Annotated[
+        str,
+        Field(min_length=1),
+        Label("model", "Model", "A folder with config.json and safetensors, or a Hugging Face id in the local cache."),
+    ]
+    model_revision: Annotated[str, Label("model", "Revision", "Branch, tag or commit of a Hugging Face id.")] = "main"
+    attn_implementation: Annotated[
+        Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None,
+        Label("precision", "Attention", "Kernel for attention; empty lets transformers choose (sdpa)."),
+    ] = None
+
+    datasets: Annotated[
+        list[DatasetSource],
+        Field(min_length=1),
+        Label("data", "Datasets", "Local .jsonl or .json files with `messages`, `prompt` and `completion`, or `text`."),
+    ]
+    test_split_size: Annotated[
+        float,
+        Field(gt=0, lt=1),
+        Label("data", "Held-out share", "Share of the rows kept out of training and evaluated on."),
+    ] | None = None
+    max_length: Annotated[
+        int, Field(ge=8), Label("data", "Max length", "Tokens a row is cut to; empty keeps rows whole.")
+    ] | None = 1024
+    packing: Annotated[
+        bool, Label("data", "Packing", "Fill each sequence with several rows, kept apart; faster on short rows.")
+    ] = False
+    assistant_only_loss: Annotated[
+        bool, Label("data", "Assistant-only loss", "Learn from assistant turns only; needs `messages`.")
+    ] = False
+    completion_only_loss: Annotated[
+        bool | None, Label("data", "Completion-only loss", "Learn from completions only; on by itself where there are.")
+    ] = None
+
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Label("precision", "Precision", "What is computed in; auto (TRL: float32) follows checkpoint and device."),
+    ] = "auto"
+    load_in_4bit: Annotated[bool, Label("precision", "4-bit", "Load the base model in 4 bits per weight.")] = False
+    load_in_8bit: Annotated[bool, Label("precision", "8-bit", "Load the base model in 8 bits per weight.")] = False
+    bnb_4bit_quant_type: Annotated[
+        Literal["nf4", "fp4"], Label("precision", "4-bit type", "nf4 fits weights better than fp4.")
+    ] = "nf4"
+    use_bnb_nested_quant: Annotated[
+        bool, Label("precision", "Double quant", "Quantize the constants too: saves about 0.4 bit per weight.")
+    ] = False
+    bnb_4bit_quant_storage: Annotated[
+        Literal["uint8", "bfloat16", "float16", "float32"] | None,
+        Label("precision", "4-bit storage", "Type the packed weights are kept in; matters to FSDP only."),
+    ] = None
+
+    use_peft: Annotated[bool, Label("adapter", "Train adapters", "LoRA; off trains every weight.")] = False
+    lora_r: Annotated[int, Field(ge=1, le=4096), Label("adapter", "Rank", "Width of the adapters.")] = 16
+    lora_alpha: Annotated[
+        int, Field(ge=1), Label("adapter", "Alpha", "Adapters are scaled by alpha over rank.")
+    ] = 32
+    lora_dropout: Annotated[float, Field(ge=0, lt=1), Label("adapter", "Dropout", "On the adapters' input.")] = 0.05
+    lora_target_modules: Annotated[
+        list[str] | Literal["all-linear"],
+        Label("adapter", "Targets", "Modules that get an adapter: names, or all-linear (TRL: what PEFT knows)."),
+    ] = "all-linear"
+    use_rslora: Annotated[bool, Label("adapter", "rsLoRA", "Scale by alpha over the square root of rank.")] = False
+    use_dora: Annotated[bool, Label("adapter", "DoRA", "Learn magnitude and direction apart; slower.")] = False
+
+    learning_rate: Annotated[
+        float, Field(gt=0, le=10), Label("optimizer", "Learning rate", "Around 2e-4 for LoRA, 2e-5 for full tuning.")
+    ] = 2e-5
+    per_device_train_batch_size: Annotated[
+        int, Field(ge=1), Label("optimizer", "Batch per device", "Rows in one forward pass.")
+    ] = 8
+    gradient_accumulation_steps: Annotated[
+        int, Field(ge=1), Label("optimizer", "Accumulation", "Forward passes for one optimizer step.")
+    ] = 1
+    optim: Annotated[
+        str, Label("optimizer", "Optimizer", "adamw_torch_fused, adamw_torch, paged_adamw_8bit, adafactor, sgd, …")
+    ] = "adamw_torch_fused"
+    weight_decay: Annotated[float, Field(ge=0), Label("optimizer", "Weight decay", "Pull of weights to zero.")] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0), Label("optimizer", "Max gradient norm", "Gradients are cut to it.")] = 1.0
+    activation_checkpointing: Annotated[
+        bool,
+        Label("optimizer", "Checkpointing", "Recompute activations in the backward pass: less memory, more time."),
+    ] = True
+
+    num_train_epochs: Annotated[
+        float, Field(gt=0), Label("schedule", "Epochs", "Passes over the data, unless max steps says otherwise.")
+    ] = 3.0
+    max_steps: Annotated[
+        int, Field(ge=-1), Label("schedule", "Max steps", "Optimizer steps; -1 leaves it to the epochs.")
+    ] = -1
+    lr_scheduler_type: Annotated[
+        Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr", "inverse_sqrt", "polynomial"],
+        Label("schedule", "Schedule", "How the learning rate moves over the run."),
+    ] = "linear"
+    warmup_steps: Annotated[
+        float, Field(ge=0), Label("schedule", "Warm-up", "Steps to reach the learning rate; below 1, a share of all.")
+    ] = 0
+    eval_strategy: Annotated[
+        Literal["no", "steps", "epoch"], Label("schedule", "Evaluate", "When the held-out rows are evaluated.")
+    ] = "no"
+    eval_steps: Annotated[
+        int, Field(ge=1), Label("schedule", "Evaluate every", "Steps between evaluations.")
+    ] | None = None
+    save_strategy: Annotated[
+        Literal["no", "steps", "epoch"], Label("schedule", "Save", "When checkpoints are written.")
+    ] = "steps"
+    save_steps: Annotated[int, Field(ge=1), Label("schedule", "Save every", "Steps between checkpoints.")] = 500
+    save_total_limit: Annotated[
+        int, Field(ge=1), Label("schedule", "Keep", "Checkpoints kept, the newest; empty keeps all.")
+    ] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32), Label("run", "Seed", "Of shuffling, dropout and adapters.")] = 42
+
+    sftui: SftuiOptions = SftuiOptions()
+    extra_arguments: dict[str, Any] = {}
+    """Arguments of SFTConfig that have no field here, passed on as they are."""
+
+    @property
+    def method(self) -> Method:
+        """What the field calls this combination of options."""
+        if not self.use_peft:
+            return "full"
+        return "qlora" if self.load_in_4bit or self.load_in_8bit else "lora"
+
+    @property
+    def quantization(self) -> Literal["none", "nf4", "fp4", "int8"]:
+        """How the base weights are stored."""
+        if self.load_in_4bit:
+            return self.bnb_4bit_quant_type
+        return "int8" if self.load_in_8bit else "none"
+
+    @property
+    def has_held_out_rows(self) -> bool:
+        """Whether there is anything to evaluate on."""
+        return self.sftui.held_out_file is not None or self.test_split_size is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One declared option, ready to be shown, parsed or documented."""
+
+    name: str
+    """Dotted for those under `sftui`."""
+    group: Group
+    title: str
+    help: str
+    default: Any
+    choices: tuple[str, ...]
+    kinds: tuple[type, ...]
+    """Which plain types a value may have: bool, int, float, str, list."""
+    optional: bool
+    minimum: float | None = None
+    exclusive_minimum: float | None = None
+    maximum: float | None = None
+    exclusive_maximum: float | None = None
+
+    def allowed(self) -> str:
+        """What a value may be, in words."""
+        parts: list[str] = []
+        if self.choices:
+            parts.append("one of " + ", ".join(self.choices))
+        elif bool in self.kinds:
+            parts.append("true or false")
+        elif int in self.kinds and float not in self.kinds:
+            parts.append("a whole number" + self._range())
+        elif float in self.kinds:
+            parts.append("a number" + self._range())
+        elif str in self.kinds:
+            parts.append("text")
+        if list in self.kinds:
+            parts.append("a list")
+        if self.optional:
+            parts.append("nothing")
+        return " or ".join(parts)
+
+    def _range(self) -> str:
+        bounds = (
+            ("at least", self.minimum),
+            ("above", self.exclusive_minimum),
+            ("at most", self.maximum),
+            ("below", self.exclusive_maximum),
+        )
+        words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        return (" " if words else "") + " and ".join(words)
+
+
+@cache
+def options() -> dict[str, Option]:
+    """Every option by name, in the order of declaration."""
+    declared = {name: option for name, option in _declared(RunSpec, "") if option}
+    declared.update((name, option) for name, option in _declared(SftuiOptions, "sftui.") if option)
+    return declared
+
+
+def _declared(model: type[BaseModel], prefix: str) -> list[tuple[str, Option | None]]:
+    hints = typing.get_type_hints(model, include_extras=True)
+    return [
+        (prefix + name, _option(prefix + name, hints[name], field.get_default(call_default_factory=True)))
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _option(name: str, hint: Any, default: Any) -> Option | None:
+    kinds: list[type] = []
+    choices: list[str] = []
+    found: dict[str, Any] = {}
+
+    def walk(part: Any) -> None:
+        origin, arguments = typing.get_origin(part), typing.get_args(part)
+        if origin is Annotated:
+            walk(arguments[0])
+            for note in arguments[1:]:
+                if isinstance(note, Label):
+                    found["label"] = note
+                else:
+                    found.update(_bounds(note))
+        elif origin is Literal:
+            choices.extend(str(choice) for choice in arguments)
+            kinds.append(str)
+        elif origin is list:
+            kinds.append(list)
+        elif arguments:
+            for inner in arguments:
+                walk(inner)
+        elif part is type(None):
+            found["optional"] = True
+        elif isinstance(part, type):
+            kinds.append(part)
+
+    walk(hint)
+    label = found.pop("label", None)
+    if label is None:
+        return None
+    return Option(
+        name=name,
+        group=label.group,
+        title=label.title,
+        help=label.help,
+        default=default,
+        choices=tuple(choices),
+        kinds=tuple(kinds),
+        optional=found.pop("optional", False),
+        **found,
+    )
+
+
+def _bounds(note: Any) -> dict[str, float]:
+    import annotated_types
+
+    names = {
+        annotated_types.Ge: ("minimum", "ge"),
+        annotated_types.Gt: ("exclusive_minimum", "gt"),
+        annotated_types.Le: ("maximum", "le"),
+        annotated_types.Lt: ("exclusive_maximum", "lt"),
+    }
+    return {
+        names[type(bound)][0]: getattr(bound, names[type(bound)][1])
+        for bound in getattr(note, "metadata", ())
+        if type(bound) in names
+    }
