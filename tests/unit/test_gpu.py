@@ -1,0 +1,217 @@
+"""What the real pynvml says through a scripted driver: GPUs, half-answers, losses, and no driver at all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.devices.gpu import GpuMonitor, _command
+from tests.nvml import build_stub
+
+ROOT = Path(__file__).parents[2]
+MIB = 1024**2
+
+# Reads as often as there are settings on stdin, each laid over the environment before its reading.
+READER = """
+import dataclasses, json, os, sys
+from core.devices import gpu
+gpu._RETRY_SECONDS = 0.0
+monitor = gpu.GpuMonitor()
+for settings in json.load(sys.stdin):
+    os.environ.update(settings)
+    print(json.dumps(dataclasses.asdict(monitor.read())))
+monitor.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_stub(tmp_path_factory.mktemp("driver"))
+
+
+def readings(driver: Path, *settings: dict[str, str]) -> list[dict[str, Any]]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("STUB_NVML")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", READER],
+        input=json.dumps(settings or [{}]),
+        env=environment | {"LD_LIBRARY_PATH": str(driver)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_healthy_gpu_tells_everything(driver: Path) -> None:
+    (reading,) = readings(driver, {"STUB_NVML_NAME": "NVIDIA H100 80GB HBM3", "STUB_NVML_CAPABILITY": "9.0"})
+    assert reading["problem"] is None
+    assert reading["driver_version"] == "999.99"
+    assert reading["gpus"] == [
+        {
+            "index": 0,
+            "uuid": "GPU-00000000-0000-0000-0000-000000000000",
+            "name": "NVIDIA H100 80GB HBM3",
+            "total_bytes": 24576 * MIB,
+            "used_bytes": 1024 * MIB,
+            "free_bytes": 23552 * MIB,
+            "utilization_percent": 37,
+            "temperature_celsius": 55,
+            "power_watts": 71.5,
+            "power_limit_watts": 300.0,
+            "compute_capability": [9, 0],
+            "processes": [],
+            "lost": False,
+        }
+    ]
+
+
+def test_several_gpus_are_told_apart(driver: Path) -> None:
+    (reading,) = readings(driver, {"STUB_NVML_COUNT": "3", "STUB_NVML_USED_MB": "100,200"})
+    assert [gpu["used_bytes"] for gpu in reading["gpus"]] == [100 * MIB, 200 * MIB, 200 * MIB]
+    assert len({gpu["uuid"] for gpu in reading["gpus"]}) == 3
+
+
+@pytest.mark.parametrize("refusal", ["STUB_NVML_UNSUPPORTED", "STUB_NVML_DENIED"])
+@pytest.mark.parametrize(
+    ("word", "fields"),
+    [
+        ("memory", ["total_bytes", "used_bytes", "free_bytes"]),
+        ("utilization", ["utilization_percent"]),
+        ("temperature", ["temperature_celsius"]),
+        ("power", ["power_watts"]),
+        ("limit", ["power_limit_watts"]),
+        ("capability", ["compute_capability"]),
+        ("processes", ["processes"]),
+        ("uuid", ["uuid"]),
+    ],
+)
+def test_one_question_without_an_answer_costs_only_that_answer(
+    driver: Path, refusal: str, word: str, fields: list[str]
+) -> None:
+    (reading,) = readings(driver, {refusal: word})
+    (gpu,) = reading["gpus"]
+    assert [field for field, value in gpu.items() if value is None] == fields
+    assert gpu["lost"] is False
+
+
+def test_a_gpu_without_a_name_is_called_by_its_number(driver: Path) -> None:
+    (reading,) = readings(driver, {"STUB_NVML_UNSUPPORTED": "name", "STUB_NVML_COUNT": "2"})
+    assert [gpu["name"] for gpu in reading["gpus"]] == ["GPU 0", "GPU 1"]
+
+
+def test_a_lost_gpu_keeps_its_name_beside_the_healthy_one_and_may_come_back(driver: Path) -> None:
+    before, during, after = readings(
+        driver, {"STUB_NVML_COUNT": "2"}, {"STUB_NVML_LOST": "1"}, {"STUB_NVML_LOST": ""}
+    )
+    healthy, lost = during["gpus"]
+    assert healthy == before["gpus"][0]
+    assert lost["lost"] is True
+    assert (lost["name"], lost["uuid"]) == ("Stub GPU", before["gpus"][1]["uuid"])
+    unknown = {field for field, value in lost.items() if value is None}
+    assert {"total_bytes", "used_bytes", "utilization_percent", "processes"} <= unknown
+    assert after == before
+
+
+def test_processes_come_with_memory_user_and_program(driver: Path) -> None:
+    own = os.getpid()
+    gone = 2**22 + 1
+    (reading,) = readings(
+        driver,
+        {
+            "STUB_NVML_PROCESSES": f"{gone}:?,{own}:512",
+            "STUB_NVML_GRAPHICS": f"{own}:512",
+            "STUB_NVML_COUNT": "2",
+        },
+    )
+    first, second = reading["gpus"]
+    mine, other = first["processes"]
+    assert (mine["pid"], mine["used_bytes"]) == (own, 512 * MIB)
+    assert mine["user"]
+    assert mine["command"]
+    assert other == {"pid": gone, "used_bytes": None, "user": None, "command": None}
+    assert second["processes"] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("9", "not loaded"),
+        ("4", "no permission"),
+        ("18", "was updated since the machine started"),
+        ("999", "NVML error 999"),
+    ],
+)
+def test_a_driver_that_does_not_start_says_why(driver: Path, status: str, words: str) -> None:
+    (reading,) = readings(driver, {"STUB_NVML_INIT": status})
+    assert reading["gpus"] == []
+    assert words in reading["problem"]
+
+
+def test_a_driver_that_starts_later_or_goes_away_is_noticed(driver: Path) -> None:
+    absent, there, gone, back = readings(
+        driver,
+        {"STUB_NVML_INIT": "9"},
+        {"STUB_NVML_INIT": "0"},
+        {"STUB_NVML_DEAD": "9"},
+        {"STUB_NVML_DEAD": "0"},
+    )
+    assert [len(reading["gpus"]) for reading in (absent, there, gone, back)] == [0, 1, 0, 1]
+    assert "stopped answering" in gone["problem"]
+
+
+def test_a_driver_without_gpus_says_so(driver: Path) -> None:
+    (reading,) = readings(driver, {"STUB_NVML_COUNT": "0"})
+    assert (reading["gpus"], reading["driver_version"]) == ([], "999.99")
+    assert "no GPU" in reading["problem"]
+
+
+def test_a_running_program_sees_the_file_of_the_stub_change(driver: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "stub"
+    settings.write_text("STUB_NVML_USED_MB=2048\nSTUB_NVML_UTIL=99\n")
+    (reading,) = readings(driver, {"STUB_NVML_FILE": str(settings), "STUB_NVML_UTIL": "1"})
+    (gpu,) = reading["gpus"]
+    assert (gpu["used_bytes"], gpu["utilization_percent"]) == (2048 * MIB, 99)
+
+
+def test_no_library_is_a_sentence_and_not_a_crash(tmp_path: Path) -> None:
+    # An empty file by that name hides a real driver, where the machine has one.
+    (tmp_path / "libnvidia-ml.so.1").touch()
+    first, second = readings(tmp_path, {}, {})
+    assert (
+        first
+        == second
+        == {
+            "gpus": [],
+            "driver_version": None,
+            "problem": "no NVIDIA driver: libnvidia-ml.so.1 was not found",
+        }
+    )
+
+
+def test_a_missing_package_is_a_sentence_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    reading = GpuMonitor().read()
+    assert reading.gpus == ()
+    assert reading.problem is not None
+    assert "nvidia-ml-py" in reading.problem
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["/usr/bin/python3.11", "-u", "/home/ml/train.py", "--token", "hf_secret"], "python3.11 train.py"),
+        (["python", "-m", "vllm.entrypoints", "--api-key", "secret"], "python -m vllm.entrypoints"),
+        (["python", "-c", "secret = 1"], "python -c"),
+        (["/opt/bin/trtllm", "--key", "secret"], "trtllm"),
+        (["python3", "-i"], "python3"),
+        ([], ""),
+    ],
+)
+def test_a_command_is_named_without_its_arguments(arguments: list[str], shown: str) -> None:
+    assert _command(arguments) == shown
