@@ -1,0 +1,212 @@
+"""The run that is being set up: what was typed, what is known about it, and what it would cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from core.data.formats import DataFacts
+from core.devices.gpu import GpuReading
+from core.devices.host import HostSnapshot
+from core.errors import SftuiError
+from core.memory.plan import ModelFacts, Plan, make_plan
+from core.spec.build import build_spec, with_value
+from core.spec.problems import Problem, SpecError
+from core.spec.run_spec import DatasetSource, RunSpec, options
+from tui_app.messages import REMOVED
+
+Step = Literal["model", "data", "precision", "training", "review"]
+
+_STEP_OF_GROUP: dict[str, Step] = {
+    "model": "model",
+    "data": "data",
+    "precision": "precision",
+    "adapter": "precision",
+    "optimizer": "training",
+    "schedule": "training",
+    "run": "training",
+}
+# The device is chosen where its memory is shown.
+_STEP_OF_FIELD: dict[str, Step] = {"sftui.device": "precision", "device": "precision", "memory": "precision"}
+# Stand in for what is not chosen yet, so that the cost of all the rest can be shown.
+_PLACEHOLDERS = {"model_name_or_path": "model", "datasets": [{"path": "rows.jsonl"}]}
+
+
+def step_of(name: str) -> Step:
+    """The step on which an option, or the field of a problem, is set."""
+    if name in _STEP_OF_FIELD:
+        return _STEP_OF_FIELD[name]
+    declared = options()
+    for candidate in (name, f"sftui.{name}", name.split(".")[0]):
+        if candidate in declared:
+            return _STEP_OF_GROUP[declared[candidate].group]
+    return "training"
+
+
+def model_path(values: Mapping[str, Any]) -> str:
+    """The model's folder or id as typed; empty if there is none."""
+    return str(values.get("model_name_or_path") or "").strip()
+
+
+def data_files(values: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The training files as far as they are named properly."""
+    entries = values.get("datasets")
+    files: list[Path] = []
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        try:
+            source = DatasetSource(path=entry) if isinstance(entry, str) else DatasetSource(**entry)
+        except (ValidationError, TypeError):
+            continue
+        files.extend(source.files())
+    return tuple(files)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Everything the set-up screens show; a new one for every change."""
+
+    values: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """What was set, under TRL's names; also what is not valid yet, so that nothing typed is lost."""
+    model: ModelFacts | None = None
+    model_problem: SftuiError | None = None
+    data: DataFacts | None = None
+    data_problem: SftuiError | None = None
+    spec: RunSpec | None = None
+    """None while a value is missing or wrong."""
+    problems: tuple[Problem, ...] = ()
+    """Of the values, the files and the plan, in the order of the steps."""
+    plan: Plan | None = None
+    gpus: GpuReading | None = None
+    host: HostSnapshot | None = None
+    left_out: tuple[str, ...] = ()
+    """Options that the plan takes at their default because the typed value is not valid."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Draft":
+        """A draft that starts from these values."""
+        return cls(values=MappingProxyType(dict(values)))._rebuilt()
+
+    def changed(self, changes: Mapping[str, Any]) -> "Draft":
+        """This draft with options set, or unset by REMOVED; facts of another model or other files are dropped."""
+        values: dict[str, Any] = dict(self.values)
+        for name, value in changes.items():
+            values = _without(values, name) if value is REMOVED else with_value(values, name, value)
+        draft = replace(self, values=MappingProxyType(values))
+        if self.model_key != draft.model_key:
+            draft = replace(draft, model=None, model_problem=None)
+        if self.data_key != draft.data_key:
+            draft = replace(draft, data=None, data_problem=None)
+        return draft._rebuilt()
+
+    def with_model(self, model: ModelFacts | None, problem: SftuiError | None = None) -> "Draft":
+        """This draft with what was read of its model."""
+        return replace(self, model=model, model_problem=problem)._rebuilt()
+
+    def with_data(self, data: DataFacts | None, problem: SftuiError | None = None) -> "Draft":
+        """This draft with what was read of its training files."""
+        return replace(self, data=data, data_problem=problem)._rebuilt()
+
+    def with_devices(self, gpus: GpuReading, host: HostSnapshot) -> "Draft":
+        """This draft planned for these devices."""
+        return replace(self, gpus=gpus, host=host)._rebuilt()
+
+    @property
+    def model_key(self) -> tuple[str, str]:
+        """What the facts of the model depend on."""
+        return model_path(self.values), str(self.values.get("model_revision") or "main")
+
+    @property
+    def data_key(self) -> tuple[Path, ...]:
+        """What the facts of the data depend on."""
+        return data_files(self.values)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a model is named that nobody has read."""
+        return bool(self.model_key[0]) and self.model is None and self.model_problem is None
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether files are named that nobody has read."""
+        return bool(self.data_key) and self.data is None and self.data_problem is None
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that stop the run from starting."""
+        return tuple(problem for problem in self.problems if problem.level == "error")
+
+    def problems_of(self, step: Step) -> tuple[Problem, ...]:
+        """The problems that are mended on one step."""
+        return tuple(problem for problem in self.problems if step_of(problem.field) == step)
+
+    def done(self, step: Step) -> bool:
+        """Whether a step holds all that a run needs from it."""
+        if step == "model":
+            complete = self.model is not None
+        elif step == "data":
+            complete = self.data is not None
+        elif step == "review":
+            complete = self.spec is not None and not self.errors and self.plan is not None
+        else:
+            complete = self.model is not None and self.data is not None
+        return complete and not any(problem.level == "error" for problem in self.problems_of(step))
+
+    def _rebuilt(self) -> "Draft":
+        spec: RunSpec | None = None
+        found: tuple[Problem, ...] = ()
+        try:
+            spec = build_spec(self.values)
+        except SpecError as error:
+            found = error.problems
+        left_out = tuple(dict.fromkeys(problem.field for problem in found if problem.level == "error"))
+        plan = self._planned(spec or _spec_without(self.values, left_out))
+        # An empty field is no mistake of the plan's: only what was typed wrongly is worth a word there.
+        typed = tuple(name for name in left_out if name not in _PLACEHOLDERS)
+        problems = _in_order((*found, *self._problems_of_files(), *(plan.problems if plan else ())))
+        return replace(self, spec=spec, problems=problems, plan=plan, left_out=typed)
+
+    def _planned(self, spec: RunSpec | None) -> Plan | None:
+        if spec is None or self.gpus is None or self.host is None:
+            return None
+        return make_plan(spec, self.model, self.gpus, self.host, self.data)
+
+    def _problems_of_files(self) -> tuple[Problem, ...]:
+        pairs = (("model_name_or_path", self.model_problem), ("datasets", self.data_problem))
+        return tuple(
+            Problem(name, "error", f"{error.title}: {error.message}", error.hint) for name, error in pairs if error
+        )
+
+
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    kept = dict(values)
+    head, _, rest = name.partition(".")
+    if not rest:
+        kept.pop(head, None)
+        return kept
+    inner = {key: value for key, value in dict(kept.get(head) or {}).items() if key != rest}
+    if inner:
+        kept[head] = inner
+    else:
+        kept.pop(head, None)
+    return kept
+
+
+def _spec_without(values: Mapping[str, Any], names: tuple[str, ...]) -> RunSpec | None:
+    kept = dict(values)
+    for name in names:
+        kept = _without(kept, name)
+    for name in _PLACEHOLDERS:
+        if name not in kept:
+            kept[name] = _PLACEHOLDERS[name]
+    try:
+        return build_spec(kept)
+    except SpecError:
+        return None
+
+
+def _in_order(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    order: tuple[Step, ...] = ("model", "data", "precision", "training", "review")
+    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: order.index(step_of(problem.field))))
