@@ -1,0 +1,345 @@
+"""The app: it wires screens, draft, runs and signals together, and decides nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App
+from textual.binding import Binding
+from textual.reactive import reactive
+
+from core.errors import SftuiError
+from tui_app import messages
+from tui_app.background import in_thread
+from tui_app.machine import MachineWatch, machine_line, same_memory
+from tui_app.theme import SFTUI_DARK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.screen import Screen
+
+    from core.devices.gpu import GpuReading
+    from core.devices.host import HostSnapshot
+    from core.memory.plan import Plan
+    from core.runs.folder import RunFolder
+    from core.runs.launch import WarmRunner
+    from core.spec.run_spec import RunSpec
+    from tui_app.draft import Draft
+
+READ_DELAY_SECONDS = 0.15
+"""How long typing must pause before what it names is read."""
+STEPS = ("model", "data", "precision", "training", "review")
+
+
+def _model_screen() -> Screen[Any]:
+    from tui_app.screens.model import ModelScreen
+
+    return ModelScreen()
+
+
+def _data_screen() -> Screen[Any]:
+    from tui_app.screens.data import DataScreen
+
+    return DataScreen()
+
+
+def _precision_screen() -> Screen[Any]:
+    from tui_app.screens.precision import PrecisionScreen
+
+    return PrecisionScreen()
+
+
+def _training_screen() -> Screen[Any]:
+    from tui_app.screens.training import TrainingScreen
+
+    return TrainingScreen()
+
+
+def _review_screen() -> Screen[Any]:
+    from tui_app.screens.review import ReviewScreen
+
+    return ReviewScreen()
+
+
+def _command_provider() -> type[Any]:
+    from tui_app.commands import ActionProvider
+
+    return ActionProvider
+
+
+class SftuiApp(App[int]):
+    """The terminal application.
+
+    Screens are imported when they are first shown, so that the first frame pays for the list of runs alone. The
+    set-up screens post DraftChanged and watch `draft`; they never hold what was typed themselves.
+    """
+
+    TITLE = "sftui"
+    # The first screen's styles are read with the app's: Textual reads those of later screens as they come.
+    CSS_PATH = ["app.tcss", "screens/runs.tcss"]
+    COMMANDS = {_command_provider}
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-very-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
+    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
+        "model": _model_screen,
+        "data": _data_screen,
+        "precision": _precision_screen,
+        "training": _training_screen,
+        "review": _review_screen,
+    }
+    BINDINGS = [
+        *(
+            Binding(str(number), f"step('{step}')", step.title(), show=False)
+            for number, step in enumerate(STEPS, 1)
+        ),
+        Binding("h", "home", "Runs", show=False, tooltip="All runs"),
+        Binding("escape", "back", "Back", show=False, tooltip="Back to where you came from"),
+        Binding("question_mark", "explain", "Help", key_display="?", tooltip="The keys of this screen"),
+        Binding("q", "quit", "Quit", tooltip="Leave; runs go on"),
+    ]
+
+    draft: reactive[Draft | None] = reactive(None)
+    """The run that is being set up; None until a set-up screen is first opened."""
+    machine: reactive[str] = reactive("")
+    """This host and its device in words."""
+    devices_read: reactive[tuple[GpuReading, HostSnapshot] | None] = reactive(None)
+    """GPUs and host as last read."""
+
+    def __init__(
+        self,
+        *,
+        draft_values: dict[str, Any] | None = None,
+        open_screen: str = "runs",
+        run: RunFolder | None = None,
+        warm: bool = True,
+    ) -> None:
+        super().__init__()
+        self._draft_values = draft_values or {}
+        self._open_screen = open_screen
+        self._run = run
+        self._wants_warm = warm
+        self._warm: WarmRunner | None = None
+        self._starting = False
+        self._planned_for: tuple[GpuReading, HostSnapshot] | None = None
+        self._machine_watch = MachineWatch(self)
+        self.register_theme(SFTUI_DARK)
+        self.theme = SFTUI_DARK.name
+
+    def get_default_screen(self) -> Screen[Any]:
+        """Start with the list of runs."""
+        from tui_app.screens.runs import RunsScreen
+
+        return RunsScreen()
+
+    def on_mount(self) -> None:
+        """Open the wanted screen, then start what is slow."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            loop.add_signal_handler(number, self._leave_on_signal, number)
+        if self._open_screen == "monitor" and self._run is not None:
+            self.open_monitor(self._run)
+        elif self._open_screen in STEPS:
+            self.action_step(self._open_screen)
+        self.call_after_refresh(self._after_first_frame)
+
+    def on_unmount(self) -> None:
+        """Stop the threads and let an idle warm runner end."""
+        self._machine_watch.stop()
+        if self._warm is not None:
+            self._warm.close()
+
+    def _after_first_frame(self) -> None:
+        self._machine_watch.start()
+        if self._wants_warm:
+            self.run_worker(self._start_warm(), group="warm")
+
+    async def _start_warm(self) -> None:
+        def start() -> WarmRunner:
+            from core.runs.launch import WarmRunner
+
+            return WarmRunner.start()
+
+        self._warm = await in_thread(start)
+
+    def _leave_on_signal(self, number: signal.Signals) -> None:
+        self.exit(return_code=128 + number)
+
+    # Moving between screens.
+
+    def action_step(self, step: str) -> None:
+        """Go to a step of the set-up."""
+        self._ensure_draft()
+        if len(self.screen_stack) > 1:
+            self.switch_screen(step)
+        else:
+            self.push_screen(step)
+
+    def action_home(self) -> None:
+        """Go to the list of runs."""
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    def action_back(self) -> None:
+        """Go one step back, from the first one home."""
+        names = {self.get_screen(step): step for step in STEPS if self.is_screen_made(step)}
+        step = names.get(self.screen)
+        if step is None or step == STEPS[0]:
+            self.action_home()
+        else:
+            self.action_step(STEPS[STEPS.index(step) - 1])
+
+    def is_screen_made(self, name: str) -> bool:
+        """Whether a set-up screen has been shown before."""
+        return not callable(self._installed_screens.get(name))
+
+    def open_monitor(self, folder: RunFolder) -> None:
+        """Watch a run."""
+        from tui_app.screens.monitor import MonitorScreen
+
+        screen = MonitorScreen(folder)
+        if len(self.screen_stack) > 1:
+            self.switch_screen(screen)
+        else:
+            self.push_screen(screen)
+
+    def action_explain(self) -> None:
+        """Explain the screen one is on."""
+        from tui_app.dialogs.command_help import CommandHelp
+
+        self.push_screen(CommandHelp(self.screen))
+
+    async def action_quit(self) -> None:
+        """Leave; runs go on by themselves."""
+        self.exit(return_code=0)
+
+    # The draft.
+
+    def _ensure_draft(self) -> Draft:
+        from tui_app.draft import Draft
+
+        if self.draft is None:
+            self._set_draft(Draft.of(self._draft_values))
+        assert self.draft is not None
+        return self.draft
+
+    def _set_draft(self, draft: Draft) -> None:
+        self._planned_for = self.devices_read
+        self.draft = draft if self.devices_read is None else draft.with_devices(*self.devices_read)
+
+    def watch_draft(self, draft: Draft | None) -> None:
+        """Read what the draft names and nobody has read."""
+        if draft is None:
+            return
+        if draft.needs_model:
+            self.run_worker(self._read_model(draft), group="read-model", exclusive=True)
+        if draft.needs_data:
+            self.run_worker(self._read_data(draft), group="read-data", exclusive=True)
+
+    async def _read_model(self, draft: Draft) -> None:
+        from core.memory.plan import read_model
+
+        await asyncio.sleep(READ_DELAY_SECONDS)
+        name, revision = draft.model_key
+        try:
+            model = await in_thread(lambda: read_model(name, revision))
+        except SftuiError as error:
+            self.post_message(messages.ModelRead(draft.model_key, None, error))
+        else:
+            self.post_message(messages.ModelRead(draft.model_key, model))
+
+    async def _read_data(self, draft: Draft) -> None:
+        from core.data.formats import read_facts
+
+        await asyncio.sleep(READ_DELAY_SECONDS)
+        files = draft.data_key
+        try:
+            data = await in_thread(lambda: read_facts(files))
+        except SftuiError as error:
+            self.post_message(messages.DataRead(files, None, error))
+        else:
+            self.post_message(messages.DataRead(files, data))
+
+    def on_draft_changed(self, message: messages.DraftChanged) -> None:
+        """Take over what was typed or chosen."""
+        self.draft = self._ensure_draft().changed(message.changes)
+
+    def on_model_read(self, message: messages.ModelRead) -> None:
+        """Take over what was read, unless another model is named by now."""
+        if self.draft is not None and message.key == self.draft.model_key:
+            self.draft = self.draft.with_model(message.model, message.problem)
+
+    def on_data_read(self, message: messages.DataRead) -> None:
+        """Take over what was read, unless other files are named by now."""
+        if self.draft is not None and message.key == self.draft.data_key:
+            self.draft = self.draft.with_data(message.data, message.problem)
+
+    def on_machine_read(self, message: messages.MachineRead) -> None:
+        """Show the devices, and plan for them again when their free memory has moved."""
+        self.machine = machine_line(message.gpus, message.host)
+        devices = (message.gpus, message.host)
+        if self.draft is not None and not same_memory(self._planned_for, devices):
+            self._planned_for = devices
+            self.draft = self.draft.with_devices(*devices)
+        self.devices_read = devices
+
+    # What screens ask for.
+
+    def on_step_requested(self, message: messages.StepRequested) -> None:
+        """Go where a screen wants to go."""
+        self.action_step(message.step)
+
+    def on_monitor_requested(self, message: messages.MonitorRequested) -> None:
+        """Watch a run."""
+        self.open_monitor(message.folder)
+
+    def on_starter_requested(self, message: messages.StarterRequested) -> None:
+        """Fill the draft from the built-in model and show it for review."""
+        from core.spec.presets import PRESETS
+        from tui_app.draft import Draft
+
+        self._set_draft(Draft.of(PRESETS["starter"].values))
+        self.action_step("review")
+
+    def on_error_raised(self, message: messages.ErrorRaised) -> None:
+        """Show an error to read."""
+        self.show_error(message.error)
+
+    def show_error(self, error: BaseException) -> None:
+        """Show an error in words, over the screen it happened on."""
+        from tui_app.dialogs.error import ErrorDialog
+
+        self.push_screen(ErrorDialog.of(error))
+
+    def on_start_requested(self, message: messages.StartRequested) -> None:
+        """Start a run, once however often the key was pressed."""
+        if self._starting:
+            return
+        self._starting = True
+        self.run_worker(self._start(message.spec, message.plan), group="start")
+
+    async def _start(self, spec: RunSpec, plan: Plan | None) -> None:
+        warm = self._warm
+
+        def start() -> RunFolder:
+            from core.runs.folder import create_run
+            from core.runs.launch import start_run
+
+            folder = create_run(spec, plan.to_json() if plan is not None else None)
+            if warm is None or not warm.run(folder):
+                start_run(folder)
+            return folder
+
+        try:
+            folder = await in_thread(start)
+        except (SftuiError, OSError) as error:
+            self.show_error(error)
+        else:
+            if warm is not None:
+                self._warm = None
+            self.action_home()
+            self.open_monitor(folder)
+        finally:
+            self._starting = False
