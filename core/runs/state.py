@@ -131,9 +131,7 @@ def reduce(state: RunState, entry: Entry) -> RunState:
                 outcome=None,
             )
         case events.PhaseStarted():
-            return replace(
-                state, phase=event.phase, phase_detail=event.detail, phase_started_at=entry.time
-            )
+            return replace(state, phase=event.phase, phase_detail=event.detail, phase_started_at=entry.time)
         case events.ChoiceMade():
             others = tuple(choice for choice in state.choices if choice.name != event.name)
             return replace(state, choices=(*others, event))

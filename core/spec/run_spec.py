@@ -50,11 +50,12 @@ class SftuiOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Label("run", "Name", "Part of the run's folder name; made from the model if empty.")] = ""
-    device: Annotated[
-        str, Label("run", "Device", "auto, cpu, or the GPU by its index in nvidia-smi or its UUID.")
-    ] = "auto"
+    device: Annotated[str, Label("run", "Device", "auto, cpu, or the GPU by its index in nvidia-smi or its UUID.")] = (
+        "auto"
+    )
     held_out_file: Annotated[
-        str | None, Label("data", "Held-out file", "Rows to evaluate on, in the same form as the training rows.")
+        str | None,
+        Label("data", "Held-out file", "Rows to evaluate on, in the same form as the training rows."),
     ] = None
     sample_prompts: Annotated[
         list[str], Label("run", "Sample prompts", "Answered before and after training, side by side.")
@@ -75,7 +76,11 @@ class RunSpec(BaseModel):
     model_name_or_path: Annotated[
         str,
         Field(min_length=1),
-        Label("model", "Model", "A folder with config.json and safetensors, or a Hugging Face id in the local cache."),
+        Label(
+            "model",
+            "Model",
+            "A folder with config.json and safetensors, or a Hugging Face id in the local cache.",
+        ),
     ]
     model_revision: Annotated[str, Label("model", "Revision", "Branch, tag or commit of a Hugging Face id.")] = "main"
     attn_implementation: Annotated[
@@ -86,29 +91,43 @@ class RunSpec(BaseModel):
     datasets: Annotated[
         list[DatasetSource],
         Field(min_length=1),
-        Label("data", "Datasets", "Local .jsonl or .json files with `messages`, `prompt` and `completion`, or `text`."),
+        Label(
+            "data",
+            "Datasets",
+            "Local .jsonl or .json files with `messages`, `prompt` and `completion`, or `text`.",
+        ),
     ]
-    test_split_size: Annotated[
-        float,
-        Field(gt=0, lt=1),
-        Label("data", "Held-out share", "Share of the rows kept out of training and evaluated on."),
-    ] | None = None
-    max_length: Annotated[
-        int, Field(ge=8), Label("data", "Max length", "Tokens a row is cut to; empty keeps rows whole.")
-    ] | None = 1024
+    test_split_size: (
+        Annotated[
+            float,
+            Field(gt=0, lt=1),
+            Label("data", "Held-out share", "Share of the rows kept out of training and evaluated on."),
+        ]
+        | None
+    ) = None
+    max_length: (
+        Annotated[int, Field(ge=8), Label("data", "Max length", "Tokens a row is cut to; empty keeps rows whole.")]
+        | None
+    ) = 1024
     packing: Annotated[
-        bool, Label("data", "Packing", "Fill each sequence with several rows, kept apart; faster on short rows.")
+        bool,
+        Label("data", "Packing", "Fill each sequence with several rows, kept apart; faster on short rows."),
     ] = False
     assistant_only_loss: Annotated[
         bool, Label("data", "Assistant-only loss", "Learn from assistant turns only; needs `messages`.")
     ] = False
     completion_only_loss: Annotated[
-        bool | None, Label("data", "Completion-only loss", "Learn from completions only; on by itself where there are.")
+        bool | None,
+        Label("data", "Completion-only loss", "Learn from completions only; on by itself where there are."),
     ] = None
 
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Label("precision", "Precision", "What is computed in; auto (TRL: float32) follows checkpoint and device."),
+        Label(
+            "precision",
+            "Precision",
+            "What is computed in; auto (TRL: float32) follows checkpoint and device.",
+        ),
     ] = "auto"
     load_in_4bit: Annotated[bool, Label("precision", "4-bit", "Load the base model in 4 bits per weight.")] = False
     load_in_8bit: Annotated[bool, Label("precision", "8-bit", "Load the base model in 8 bits per weight.")] = False
@@ -116,7 +135,8 @@ class RunSpec(BaseModel):
         Literal["nf4", "fp4"], Label("precision", "4-bit type", "nf4 fits weights better than fp4.")
     ] = "nf4"
     use_bnb_nested_quant: Annotated[
-        bool, Label("precision", "Double quant", "Quantize the constants too: saves about 0.4 bit per weight.")
+        bool,
+        Label("precision", "Double quant", "Quantize the constants too: saves about 0.4 bit per weight."),
     ] = False
     bnb_4bit_quant_storage: Annotated[
         Literal["uint8", "bfloat16", "float16", "float32"] | None,
@@ -125,9 +145,7 @@ class RunSpec(BaseModel):
 
     use_peft: Annotated[bool, Label("adapter", "Train adapters", "LoRA; off trains every weight.")] = False
     lora_r: Annotated[int, Field(ge=1, le=4096), Label("adapter", "Rank", "Width of the adapters.")] = 16
-    lora_alpha: Annotated[
-        int, Field(ge=1), Label("adapter", "Alpha", "Adapters are scaled by alpha over rank.")
-    ] = 32
+    lora_alpha: Annotated[int, Field(ge=1), Label("adapter", "Alpha", "Adapters are scaled by alpha over rank.")] = 32
     lora_dropout: Annotated[float, Field(ge=0, lt=1), Label("adapter", "Dropout", "On the adapters' input.")] = 0.05
     lora_target_modules: Annotated[
         list[str] | Literal["all-linear"],
@@ -137,7 +155,9 @@ class RunSpec(BaseModel):
     use_dora: Annotated[bool, Label("adapter", "DoRA", "Learn magnitude and direction apart; slower.")] = False
 
     learning_rate: Annotated[
-        float, Field(gt=0, le=10), Label("optimizer", "Learning rate", "Around 2e-4 for LoRA, 2e-5 for full tuning.")
+        float,
+        Field(gt=0, le=10),
+        Label("optimizer", "Learning rate", "Around 2e-4 for LoRA, 2e-5 for full tuning."),
     ] = 2e-5
     per_device_train_batch_size: Annotated[
         int, Field(ge=1), Label("optimizer", "Batch per device", "Rows in one forward pass.")
@@ -146,41 +166,61 @@ class RunSpec(BaseModel):
         int, Field(ge=1), Label("optimizer", "Accumulation", "Forward passes for one optimizer step.")
     ] = 1
     optim: Annotated[
-        str, Label("optimizer", "Optimizer", "adamw_torch_fused, adamw_torch, paged_adamw_8bit, adafactor, sgd, …")
+        str,
+        Label("optimizer", "Optimizer", "adamw_torch_fused, adamw_torch, paged_adamw_8bit, adafactor, sgd, …"),
     ] = "adamw_torch_fused"
     weight_decay: Annotated[float, Field(ge=0), Label("optimizer", "Weight decay", "Pull of weights to zero.")] = 0.0
-    max_grad_norm: Annotated[float, Field(ge=0), Label("optimizer", "Max gradient norm", "Gradients are cut to it.")] = 1.0
+    max_grad_norm: Annotated[
+        float, Field(ge=0), Label("optimizer", "Max gradient norm", "Gradients are cut to it.")
+    ] = 1.0
     activation_checkpointing: Annotated[
         bool,
-        Label("optimizer", "Checkpointing", "Recompute activations in the backward pass: less memory, more time."),
+        Label(
+            "optimizer",
+            "Checkpointing",
+            "Recompute activations in the backward pass: less memory, more time.",
+        ),
     ] = True
 
     num_train_epochs: Annotated[
-        float, Field(gt=0), Label("schedule", "Epochs", "Passes over the data, unless max steps says otherwise.")
+        float,
+        Field(gt=0),
+        Label("schedule", "Epochs", "Passes over the data, unless max steps says otherwise."),
     ] = 3.0
     max_steps: Annotated[
         int, Field(ge=-1), Label("schedule", "Max steps", "Optimizer steps; -1 leaves it to the epochs.")
     ] = -1
     lr_scheduler_type: Annotated[
-        Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr", "inverse_sqrt", "polynomial"],
+        Literal[
+            "linear",
+            "cosine",
+            "constant",
+            "constant_with_warmup",
+            "cosine_with_min_lr",
+            "inverse_sqrt",
+            "polynomial",
+        ],
         Label("schedule", "Schedule", "How the learning rate moves over the run."),
     ] = "linear"
     warmup_steps: Annotated[
-        float, Field(ge=0), Label("schedule", "Warm-up", "Steps to reach the learning rate; below 1, a share of all.")
+        float,
+        Field(ge=0),
+        Label("schedule", "Warm-up", "Steps to reach the learning rate; below 1, a share of all."),
     ] = 0
     eval_strategy: Annotated[
-        Literal["no", "steps", "epoch"], Label("schedule", "Evaluate", "When the held-out rows are evaluated.")
+        Literal["no", "steps", "epoch"],
+        Label("schedule", "Evaluate", "When the held-out rows are evaluated."),
     ] = "no"
-    eval_steps: Annotated[
-        int, Field(ge=1), Label("schedule", "Evaluate every", "Steps between evaluations.")
-    ] | None = None
+    eval_steps: (
+        Annotated[int, Field(ge=1), Label("schedule", "Evaluate every", "Steps between evaluations.")] | None
+    ) = None
     save_strategy: Annotated[
         Literal["no", "steps", "epoch"], Label("schedule", "Save", "When checkpoints are written.")
     ] = "steps"
     save_steps: Annotated[int, Field(ge=1), Label("schedule", "Save every", "Steps between checkpoints.")] = 500
-    save_total_limit: Annotated[
-        int, Field(ge=1), Label("schedule", "Keep", "Checkpoints kept, the newest; empty keeps all.")
-    ] | None = None
+    save_total_limit: (
+        Annotated[int, Field(ge=1), Label("schedule", "Keep", "Checkpoints kept, the newest; empty keeps all.")] | None
+    ) = None
     seed: Annotated[int, Field(ge=0, lt=2**32), Label("run", "Seed", "Of shuffling, dropout and adapters.")] = 42
 
     sftui: SftuiOptions = SftuiOptions()
@@ -252,8 +292,8 @@ class Option:
             ("at most", self.maximum),
             ("below", self.exclusive_maximum),
         )
-        words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-        return (" " if words else "") + " and ".join(words)
+        words = [f"{word} {bound:.10g}" for word, bound in bounds if bound is not None]
+        return (", " if words else "") + " and ".join(words)
 
 
 @cache

@@ -1,0 +1,57 @@
+"""Checkpoints that are whole: a manifest with the size and hash of every file, written last."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from core.paths import write_atomically
+from core.runs.folder import RunFolder
+
+MANIFEST = "committed.json"
+
+
+def commit(checkpoint: Path) -> int:
+    """Flush every file of a checkpoint to the disk, then write its manifest. Returns the bytes it takes."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
+    manifest = {str(path.relative_to(checkpoint)): _flush_and_hash(path) for path in files}
+    _flush_folder(checkpoint)
+    write_atomically(checkpoint / MANIFEST, json.dumps({"files": manifest}, indent=1))
+    return sum(int(entry["size"]) for entry in manifest.values())
+
+
+def is_committed(checkpoint: Path) -> bool:
+    """Whether the manifest is there and every file it names has its size."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((checkpoint / name).stat().st_size == entry["size"] for name, entry in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def committed_checkpoints(folder: RunFolder) -> tuple[Path, ...]:
+    """The whole checkpoints of a run, by step."""
+    found = [path for path in folder.checkpoints.glob("checkpoint-*") if is_committed(path)]
+    return tuple(sorted(found, key=step_of))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name; -1 for a name without one."""
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _flush_and_hash(path: Path) -> dict[str, int | str]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+        os.fsync(file.fileno())
+    return {"size": size, "sha256": digest}
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

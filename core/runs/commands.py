@@ -1,0 +1,67 @@
+"""What viewers ask of a runner: one line each, appended to a file that the runner reads."""
+
+import json
+import os
+import secrets
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import SftuiError
+from core.runs.events import Command
+from core.runs.folder import RunFolder
+
+COMMANDS: tuple[Command, ...] = typing.get_args(Command)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One command as read back."""
+
+    id: str
+    command: Command
+
+
+def send(folder: RunFolder, command: Command) -> str:
+    """Ask the runner for something; the id comes back in CommandAccepted. Raises SftuiError if there is no runner."""
+    if not folder.is_alive():
+        raise SftuiError("The run is not running", f"No runner holds {folder.id}.", "`sftui runs` shows its state.")
+    request_id = secrets.token_hex(6)
+    line = json.dumps({"id": request_id, "command": command}) + "\n"
+    # One write to a file opened for appending: two viewers at once cannot mix their lines.
+    file = os.open(folder.commands_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+    return request_id
+
+
+class CommandReader:
+    """Reads the commands that came since the last call, beginning with those sent after it was made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Commands of an earlier runner on the same folder are not ours to obey.
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def read_new(self) -> list[Request]:
+        """New commands in order; unreadable lines and unknown commands are passed over."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        requests: list[Request] = []
+        for line in whole.splitlines():
+            try:
+                fields = json.loads(line)
+                request = Request(str(fields["id"]), fields["command"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if request.command in COMMANDS:
+                requests.append(request)
+        return requests

@@ -1,0 +1,221 @@
+"""From loose values, as typed or read from YAML, to a RunSpec: every problem at once, each with its fix."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from core.spec import trl_arguments
+from core.spec.problems import Problem, SpecError
+from core.spec.run_spec import Option, RunSpec, SftuiOptions, options
+
+# Older names of the same options, found in many YAML files of the field.
+ALIASES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "torch_dtype": "dtype",
+    "max_seq_length": "max_length",
+    "model_name": "model_name_or_path",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A spec, if the values make one, and everything there is to say about them."""
+
+    spec: RunSpec | None
+    problems: tuple[Problem, ...]
+
+
+def build_spec(values: Mapping[str, Any]) -> RunSpec:
+    """The spec that the values make. Raises SpecError with every error at once; warnings do not stop it."""
+    checked = check_values(values)
+    errors = tuple(problem for problem in checked.problems if problem.level == "error")
+    if checked.spec is None or errors:
+        raise SpecError(errors)
+    return checked.spec
+
+
+def check_values(values: Mapping[str, Any]) -> Checked:
+    """The spec, or None, with all errors and warnings, in the order of the options."""
+    known, problems = _sort_out(values)
+    spec = None
+    try:
+        spec = RunSpec.model_validate(known)
+    except ValidationError as error:
+        problems += _explain(error)
+    if spec is not None:
+        problems += _contradictions(spec)
+    order = list(options())
+    problems.sort(key=lambda problem: order.index(problem.field) if problem.field in order else -1)
+    return Checked(spec, tuple(problems))
+
+
+def parse_value(name: str, text: str) -> Any:
+    """The value a person means by `text` for this option; what cannot be one stays text, for build_spec to refuse."""
+    option = options().get(name)
+    text = text.strip()
+    if option is None:
+        return yaml.safe_load(text) if text else None
+    if not text:
+        return None if option.optional else ""
+    if text in option.choices:
+        return text
+    if list in option.kinds and (not option.choices or "," in text):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if bool in option.kinds and text.lower() in ("true", "yes", "on", "false", "no", "off"):
+        return text.lower() in ("true", "yes", "on")
+    if option.optional and text.lower() in ("none", "null", "~"):
+        return None
+    for kind in (int, float):
+        if kind in option.kinds:
+            try:
+                return kind(text.replace("_", "").replace(",", ""))
+            except ValueError:
+                continue
+    return text if list not in option.kinds else [text]
+
+
+def value_of(values: Mapping[str, Any], name: str) -> Any:
+    """What is set for an option, else its default; None for an option that must be given and is not."""
+    section = values.get("sftui", {}) if name.startswith("sftui.") else values
+    key = name.removeprefix("sftui.")
+    if isinstance(section, Mapping) and key in section:
+        return section[key]
+    default = options()[name].default
+    return None if type(default).__name__ == "PydanticUndefinedType" else default
+
+
+def with_value(values: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """A copy of the values with one option set; `sftui.x` goes under `sftui`."""
+    if not name.startswith("sftui."):
+        return {**values, name: value}
+    return {**values, "sftui": {**values.get("sftui", {}), name.removeprefix("sftui."): value}}
+
+
+def _sort_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    known: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key, value in {**values.get("extra_arguments", {}), **values}.items():
+        name = ALIASES.get(key, key)
+        if name in RunSpec.model_fields:
+            if name != "extra_arguments":
+                known[name] = value
+        elif key == "dataset_name":
+            known.setdefault("datasets", [{"path": value}])
+        elif key in trl_arguments.OWNED:
+            problems.append(
+                Problem(key, "warning", f"is not used: {trl_arguments.OWNED[key]}.", "Remove it from the file.")
+            )
+        elif name in trl_arguments.argument_names():
+            extra[name] = value
+        else:
+            problems.append(_unknown(key))
+    section = known.get("sftui")
+    if isinstance(section, Mapping):
+        unknown = [key for key in section if key not in SftuiOptions.model_fields]
+        problems += [_unknown(f"sftui.{key}") for key in unknown]
+        known["sftui"] = {key: value for key, value in section.items() if key not in unknown}
+    if isinstance(known.get("datasets"), str):
+        known["datasets"] = [known["datasets"]]
+    if isinstance(known.get("datasets"), Sequence):
+        known["datasets"] = [{"path": item} if isinstance(item, str) else item for item in known["datasets"]]
+    return {**known, "extra_arguments": extra}, problems
+
+
+def _unknown(key: str) -> Problem:
+    candidates = {*options(), *trl_arguments.argument_names(), *ALIASES}
+    near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.6)
+    fix = f"Did you mean {near[0]}?" if near else "Remove it, or look the name up in TRL's SFTConfig."
+    return Problem(key, "error", "is not an option of sftui and not an argument of the installed SFTConfig.", fix)
+
+
+def _explain(error: ValidationError) -> list[Problem]:
+    problems: dict[str, Problem] = {}
+    for detail in error.errors(include_url=False):
+        place = [str(part) for part in detail["loc"]]
+        dotted = ".".join(place[:2]) if place and place[0] == "sftui" else (place[0] if place else "spec")
+        option = options().get(dotted)
+        if detail["type"] == "missing" and len(place) == 1:
+            problem = Problem(dotted, "error", "is missing.", _missing_fix(option))
+        elif place and place[0] == "datasets" and len(place) > 1:
+            problem = _dataset_problem(place, detail["msg"], detail.get("input"))
+        elif option is not None:
+            message = f"must be {option.allowed()}; it is {_shown(detail.get('input'))}."
+            problem = Problem(dotted, "error", message, "")
+        else:
+            problem = Problem(dotted, "error", f"{detail['msg']}; it is {_shown(detail.get('input'))}.", "")
+        problems.setdefault(problem.field, problem)
+    return list(problems.values())
+
+
+def _dataset_problem(place: Sequence[str], message: str, given: Any) -> Problem:
+    field = f"datasets[{place[1]}]" + "".join(f".{part}" for part in place[2:3])
+    words = {
+        "Field required": "is missing.",
+        "Extra inputs are not permitted": "is not a key of a dataset entry.",
+    }
+    fix = "An entry has path, data_files, name, data_dir, split, columns and fraction."
+    return Problem(field, "error", words.get(message, f"{message}; it is {_shown(given)}."), fix)
+
+
+def _missing_fix(option: Option | None) -> str:
+    return f"{option.title}: {option.help}" if option else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _contradictions(spec: RunSpec) -> list[Problem]:
+    found: list[Problem] = []
+
+    def error(field: str, message: str, fix: str) -> None:
+        found.append(Problem(field, "error", message, fix))
+
+    if spec.load_in_4bit and spec.load_in_8bit:
+        error("load_in_8bit", "cannot go together with load_in_4bit.", "Choose one of the two.")
+    if (spec.load_in_4bit or spec.load_in_8bit) and not spec.use_peft:
+        error(
+            "use_peft",
+            "is off, but quantized weights cannot be trained.",
+            "Train adapters, or load in 16 bit.",
+        )
+    if spec.assistant_only_loss and spec.completion_only_loss:
+        error("completion_only_loss", "cannot go together with assistant_only_loss.", "Choose one of the two.")
+    if spec.packing and spec.max_length is None:
+        error("max_length", "is empty, but packing needs a length to fill.", "Set it, for example 2048.")
+    if spec.eval_strategy != "no" and not spec.has_held_out_rows:
+        error(
+            "eval_strategy",
+            "needs held-out rows, and there are none.",
+            "Set test_split_size or sftui.held_out_file.",
+        )
+    if spec.test_split_size is not None and spec.sftui.held_out_file is not None:
+        error("test_split_size", "cannot go together with sftui.held_out_file.", "Choose one of the two.")
+    if spec.sftui.sample_rows and not spec.has_held_out_rows:
+        error(
+            "sftui.sample_rows",
+            "needs held-out rows, and there are none.",
+            "Set test_split_size or a held-out file.",
+        )
+    if isinstance(spec.lora_target_modules, list) and spec.use_peft:
+        if not spec.lora_target_modules:
+            error("lora_target_modules", "is empty.", "Name at least one module, or use all-linear.")
+        if any(name.rsplit(".", 1)[-1] == "lm_head" for name in spec.lora_target_modules):
+            error(
+                "lora_target_modules",
+                "names lm_head, which TRL's fused head would never train.",
+                "Leave it out.",
+            )
+    if spec.extra_arguments.get("padding_free") and not spec.packing and spec.max_length is not None:
+        error(
+            "padding_free",
+            "without packing needs an empty max_length.",
+            "Turn packing on, or empty max_length.",
+        )
+    return found
