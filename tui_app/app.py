@@ -19,11 +19,11 @@ from tui_app.theme import SFTUI_DARK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from core.memory.plan import Plan
     from textual.screen import Screen
 
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
-    from core.memory.plan import Plan
     from core.runs.folder import RunFolder
     from core.runs.launch import WarmRunner
     from core.spec.run_spec import RunSpec
@@ -91,12 +91,9 @@ class SftuiApp(App[int]):
         "review": _review_screen,
     }
     BINDINGS = [
-        *(
-            Binding(str(number), f"step('{step}')", step.title(), show=False)
-            for number, step in enumerate(STEPS, 1)
-        ),
+        *(Binding(str(number), f"step('{step}')", step.title(), show=False) for number, step in enumerate(STEPS, 1)),
         Binding("h", "home", "Runs", show=False, tooltip="All runs"),
-        Binding("escape", "back", "Back", show=False, tooltip="Back to where you came from"),
+        Binding("escape", "go_back", "Back", show=False, tooltip="Back to where you came from"),
         Binding("question_mark", "explain", "Help", key_display="?", tooltip="The keys of this screen"),
         Binding("q", "quit", "Quit", tooltip="Leave; runs go on"),
     ]
@@ -182,7 +179,7 @@ class SftuiApp(App[int]):
         while len(self.screen_stack) > 1:
             self.pop_screen()
 
-    def action_back(self) -> None:
+    def action_go_back(self) -> None:
         """Go one step back, from the first one home."""
         names = {self.get_screen(step): step for step in STEPS if self.is_screen_made(step)}
         step = names.get(self.screen)
@@ -295,7 +292,15 @@ class SftuiApp(App[int]):
         """Watch a run."""
         self.open_monitor(message.folder)
 
-    def on_starter_requested(self, message: messages.StarterRequested) -> None:
+    def on_home_requested(self) -> None:
+        """Go to the list of runs."""
+        self.action_home()
+
+    def on_starter_requested(self) -> None:
+        """Set up the built-in example."""
+        self.action_starter()
+
+    def action_starter(self) -> None:
         """Fill the draft from the built-in model and show it for review."""
         from core.spec.presets import PRESETS
         from tui_app.draft import Draft

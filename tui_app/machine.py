@@ -58,17 +58,14 @@ def machine_line(gpus: GpuReading, host: HostSnapshot) -> str:
     return f"{name}  {first}{others}"
 
 
-def same_memory(
-    before: tuple[GpuReading, HostSnapshot] | None, after: tuple[GpuReading, HostSnapshot]
-) -> bool:
+def same_memory(before: tuple[GpuReading, HostSnapshot] | None, after: tuple[GpuReading, HostSnapshot]) -> bool:
     """Whether a plan made for `before` still holds: the same devices, with free memory within half a percent."""
     if before is None:
         return False
 
     def key(reading: GpuReading, host: HostSnapshot) -> list[object]:
         devices = [
-            (gpu.uuid, gpu.lost, gpu.total_bytes, _coarse(gpu.free_bytes, gpu.total_bytes))
-            for gpu in reading.gpus
+            (gpu.uuid, gpu.lost, gpu.total_bytes, _coarse(gpu.free_bytes, gpu.total_bytes)) for gpu in reading.gpus
         ]
         return [*devices, reading.problem, _coarse(host.memory_available_bytes, host.memory_total_bytes)]
 

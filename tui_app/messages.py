@@ -10,11 +10,12 @@ from textual.message import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from core.memory.plan import ModelFacts, Plan
+
     from core.data.formats import DataFacts
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
     from core.errors import SftuiError
-    from core.memory.plan import ModelFacts, Plan
     from core.runs.folder import RunFolder, RunSummary
     from core.runs.state import RunState
     from core.spec.run_spec import RunSpec
@@ -73,6 +74,10 @@ class StepRequested(Message):
     def __init__(self, step: str) -> None:
         super().__init__()
         self.step = step
+
+
+class HomeRequested(Message):
+    """Go to the list of runs."""
 
 
 class StarterRequested(Message):

@@ -4,19 +4,240 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+from textual.binding import Binding
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer
+from textual.widgets import DataTable, Footer, Static
 
+from core.runs.commands import send
+from core.runs.folder import RunFolder, RunSummary
+from core.text import human_duration, safe, shorten
+from tui_app import format as words
+from tui_app import messages
+from tui_app.background import in_thread
+from tui_app.dialogs.confirm import ConfirmDialog
+from tui_app.follow import RunsWatch
+from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.step_header import StepHeader
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from textual.app import ComposeResult
+
+    from core.devices.gpu import GpuReading
+    from core.devices.host import HostSnapshot
+
+WELCOME = Content.assemble(
+    ("No runs yet.\n\n", "bold"),
+    ("t", "bold $accent"),
+    "  try the built-in model: about a minute, no GPU, no network\n",
+    ("n", "bold $accent"),
+    "  set up a run: choose a model, your data, and see what it costs before it starts\n\n",
+    ("?", "bold $accent"),
+    "  the keys of this screen      ",
+    ("ctrl+p", "bold $accent"),
+    "  find any action\n\n",
+    (
+        "A run belongs to no terminal: close this window or lose the connection, and it goes on.",
+        "$secondary",
+    ),
+)
+# Title, cells for it, and how wide a terminal must be for it.
+COLUMNS = (
+    ("state", "State", 13, 0),
+    ("run", "Run", 30, 0),
+    ("model", "Model", 22, 140),
+    ("method", "Method", 7, 90),
+    ("step", "Step", 16, 0),
+    ("loss", "Loss", 7, 0),
+    ("started", "Started", 13, 120),
+    ("took", "Took", 12, 90),
+)
 
 
 class RunsScreen(Screen[None]):
-    """The list of runs."""
+    """The list of runs, live."""
+
+    HELP = "Every run on this machine. Live ones move by themselves; a run goes on when you leave."
+    BINDINGS = [
+        Binding("enter", "watch", "Watch", tooltip="Watch the run"),
+        Binding("n", "new", "New run", tooltip="Set up a run"),
+        Binding("t", "starter", "Try the starter", tooltip="Train the built-in model: a minute, no GPU, no network"),
+        Binding("s", "stop", "Stop", tooltip="Stop the run and save a checkpoint"),
+        Binding("j", "cursor(1)", "Down", show=False),
+        Binding("k", "cursor(-1)", "Up", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runs: dict[str, RunSummary] = {}
+        self._cells: dict[str, dict[str, Text]] = {}
+        self._columns: tuple[str, ...] = ()
+        self._watch: RunsWatch | None = None
 
     def compose(self) -> ComposeResult:
-        """Lay out the screen."""
+        """Lay out table and machine."""
         yield StepHeader(title="Runs")
+        yield Static("", id="summary", markup=False)
+        with Horizontal(id="body"):
+            yield Static(WELCOME, id="welcome", markup=False)
+            yield DataTable[Text](cursor_type="row", id="runs", cell_padding=1)
+            with VerticalScroll(id="side", can_focus=False):
+                yield GpuPanel()
         yield Footer()
+
+    @property
+    def table(self) -> DataTable[Text]:
+        """The table of runs."""
+        return self.query_one("#runs", DataTable)
+
+    def on_mount(self) -> None:
+        """Begin to follow the runs and the machine."""
+        self.table.focus()
+        self.watch(self.app, "devices_read", self._show_machine)
+        self._watch = RunsWatch(self)
+        # The first frame comes before the first reading.
+        self.call_after_refresh(self._watch.start)
+
+    def on_unmount(self) -> None:
+        """Stop following."""
+        if self._watch is not None:
+            self._watch.stop()
+
+    def on_screen_resume(self) -> None:
+        """Look at once when one comes home."""
+        if self._watch is not None:
+            self._watch.wake()
+
+    def on_resize(self) -> None:
+        """Show as many columns as there is room for."""
+        self._lay_columns()
+
+    def on_runs_listed(self, message: messages.RunsListed) -> None:
+        """Show the runs; only cells that changed are drawn again."""
+        runs = {run.id: run for run in message.runs}
+        reordered = list(runs) != list(self._runs)
+        self._runs = runs
+        self.set_class(not runs, "-empty")
+        self.query_one("#summary", Static).update(_summary(message.runs))
+        if reordered:
+            self._fill()
+            return
+        for name, run in runs.items():
+            for column, cell in cells(run).items():
+                if column in self._columns and self._cells[name][column] != cell:
+                    self._cells[name][column] = cell
+                    self.table.update_cell(name, column, cell)
+
+    def _lay_columns(self) -> None:
+        width = self.size.width
+        columns = tuple(name for name, _, _, least in COLUMNS if width >= least)
+        if columns != self._columns:
+            self._columns = columns
+            self._fill()
+
+    def _fill(self) -> None:
+        table = self.table
+        chosen = self.chosen
+        table.clear(columns=True)
+        for name, title, width, _ in COLUMNS:
+            if name in self._columns:
+                table.add_column(Text(title), key=name, width=width)
+        self._cells = {name: cells(run) for name, run in self._runs.items()}
+        for name, found in self._cells.items():
+            table.add_row(*(found[column] for column in self._columns), key=name)
+        if chosen is not None and chosen.id in self._runs:
+            table.move_cursor(row=table.get_row_index(chosen.id))
+
+    def _show_machine(self, devices: tuple[GpuReading, HostSnapshot] | None) -> None:
+        if devices is not None and self.is_current:
+            self.query_one(GpuPanel).show_machine(*devices)
+
+    @property
+    def chosen(self) -> RunSummary | None:
+        """The run under the cursor."""
+        rows = list(self._cells)
+        row = self.table.cursor_row
+        return self._runs.get(rows[row]) if 0 <= row < len(rows) else None
+
+    def on_data_table_row_selected(self) -> None:
+        """Enter on a row."""
+        self.action_watch()
+
+    def action_watch(self) -> None:
+        """Watch the run under the cursor."""
+        if self.chosen is not None:
+            self.post_message(messages.MonitorRequested(RunFolder(self.chosen.path)))
+
+    def action_new(self) -> None:
+        """Set up a run."""
+        self.post_message(messages.StepRequested("model"))
+
+    def action_starter(self) -> None:
+        """Set up the built-in example."""
+        self.post_message(messages.StarterRequested())
+
+    def action_cursor(self, rows: int) -> None:
+        """Move the cursor."""
+        self.table.move_cursor(row=self.table.cursor_row + rows)
+
+    def action_stop(self) -> None:
+        """Ask whether to stop the run under the cursor."""
+        run = self.chosen
+        if run is None:
+            return
+        if not words.is_live(run.state):
+            self.notify(f"{safe(run.id)} is not running.", markup=False)
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.run_worker(self._stop(run.path))
+
+        self.app.push_screen(
+            ConfirmDialog(
+                "Stop this run?",
+                f"{safe(run.id)} finishes its step, saves a checkpoint and ends.",
+                "Stop and save",
+                "Let it run",
+            ),
+            answered,
+        )
+
+    async def _stop(self, path: Path) -> None:
+        from core.errors import SftuiError
+
+        try:
+            await in_thread(lambda: send(RunFolder(path), "stop"))
+        except (SftuiError, OSError) as error:
+            self.post_message(messages.ErrorRaised(error))
+
+
+def _summary(runs: tuple[RunSummary, ...]) -> str:
+    live = sum(words.is_live(run.state) for run in runs)
+    if not runs:
+        return ""
+    count = "1 run" if len(runs) == 1 else f"{words.number(len(runs))} runs"
+    return f"{count}, {live} live" if live else f"{count}, none live"
+
+
+def cells(run: RunSummary) -> dict[str, Text]:
+    """A run's cells, as text that is never read as markup."""
+    sign, _ = words.mark(run.state)
+    style = {"failed": "red", "interrupted": "red", "stopped": "yellow", "finished": "green"}.get(run.state, "bold")
+    model = run.model.rstrip("/").rpartition("/")[2]
+    took = human_duration(round(run.seconds)) if run.seconds is not None else "–"
+    method = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
+    return {
+        "state": Text(f"{sign} {run.state}", style=style),
+        "run": Text(shorten(safe(run.id), 30)),
+        "model": Text(shorten(safe(model), 22)),
+        "method": Text(method.get(run.method, safe(run.method) or "–")),
+        "step": Text(words.steps(run.step, run.max_steps), justify="right"),
+        "loss": Text(words.loss(run.loss), justify="right"),
+        "started": Text(words.clock(run.started) if run.started else "–"),
+        "took": Text(took, justify="right"),
+    }

@@ -53,9 +53,7 @@ class StepHeader(Widget):
     def _follow_machine(self, machine: str) -> None:
         self.show(machine=machine)
 
-    def show(
-        self, *, done: frozenset[str] | None = None, machine: str | None = None, title: str | None = None
-    ) -> None:
+    def show(self, *, done: frozenset[str] | None = None, machine: str | None = None, title: str | None = None) -> None:
         """Show which steps are done, the machine in words and, off the set-up, the title; None leaves it."""
         before = (self._done, self._machine, self._title)
         self._done = self._done if done is None else done
@@ -66,9 +64,7 @@ class StepHeader(Widget):
 
     def render(self) -> RenderResult:
         """Draw the line; the machine goes first when room is short, then the ticks' padding."""
-        left = (
-            self._steps() if self.current else Content.assemble(("sftui", "bold $accent"), "   ", self._title)
-        )
+        left = self._steps() if self.current else Content.assemble(("sftui", "bold $accent"), "   ", self._title)
         left = Content.assemble(" ", left)
         room = self.size.width - left.cell_length - 2
         machine = shorten(self._machine, room) if room >= 8 else ""
@@ -83,6 +79,4 @@ class StepHeader(Widget):
                 parts.append((f"[{number} {title}{tick}]", "bold $foreground"))
             else:
                 parts.append((f" {number} {title}{tick} ", "$success" if tick else "$secondary"))
-        return Content("").join(
-            [part if isinstance(part, Content) else Content.assemble(part) for part in parts]
-        )
+        return Content("").join([part if isinstance(part, Content) else Content.assemble(part) for part in parts])

@@ -1,0 +1,199 @@
+"""Follows runs from background threads, so that reading and reducing never stall a key press."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from core.runs.events import Entry, decode
+from core.runs.folder import RunFolder, RunSummary, all_runs, summary_of
+from core.runs.journal import JournalReader
+from core.runs.state import RunState, reduce
+from core.text import safe
+from tui_app.messages import LogRead, RunsListed, RunUpdated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual.message_pump import MessagePump
+
+_POLL_SECONDS = 0.15
+_LIST_SECONDS = 1.0
+_LOG_LINES = 500
+_LOG_BYTES = 256 * 1024
+_END_BYTES = 64 * 1024
+
+
+class _Watch:
+    """A daemon thread that can be told to end, and posts what it finds to a screen."""
+
+    def __init__(self, target: MessagePump, name: str, period: float) -> None:
+        self._target = target
+        self._period = period
+        self._stopped = threading.Event()
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start following."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait a moment for it: nothing is posted to a screen that is gone."""
+        self._stopped.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=0.5)
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._woken.set()
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            self._look()
+            self._woken.wait(self._period)
+            self._woken.clear()
+
+    def _look(self) -> None:
+        raise NotImplementedError
+
+
+class RunFollower(_Watch):
+    """Follows one run: its journal, whether its runner lives and, when wanted, its log."""
+
+    def __init__(self, target: MessagePump, folder: RunFolder) -> None:
+        super().__init__(target, f"sftui-follow-{folder.id}", _POLL_SECONDS)
+        self._folder = folder
+        self._journal = JournalReader(folder.journal_file)
+        self._log = LogReader(folder.log_file)
+        self._log_wanted = threading.Event()
+        self._state = RunState()
+        self._posted: tuple[int, bool] | None = None
+
+    def follow_log(self) -> None:
+        """From now on post the log's lines too."""
+        self._log_wanted.set()
+        self.wake()
+
+    def _look(self) -> None:
+        # Asked before the journal is read: a runner that ended in between has written its last word by then.
+        alive = self._folder.is_alive()
+        for entry in self._journal.read_new():
+            self._state = reduce(self._state, entry)
+        seen = (self._state.last_seq, alive)
+        if seen != self._posted:
+            self._posted = seen
+            self._target.post_message(RunUpdated(self._folder, self._state, alive=alive))
+        if self._log_wanted.is_set() and (lines := self._log.read_new()):
+            self._target.post_message(LogRead(lines))
+
+
+class LogReader:
+    """Reads what is new in a log, made safe to show; the first time no more than its end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset: int | None = None
+
+    def read_new(self) -> tuple[str, ...]:
+        """Whole lines written since the last call, at most the last 500."""
+        try:
+            with self._path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                first = self._offset is None
+                start = max(self._offset or 0, size - _LOG_BYTES)
+                if size <= start:
+                    return ()
+                file.seek(start)
+                data = file.read(size - start)
+        except OSError:
+            return ()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset = start + len(whole)
+        text = whole.decode("utf-8", "replace")
+        lines = text.split("\n")[:-1]
+        if first and start > 0:
+            # The first line is cut somewhere.
+            lines = lines[1:]
+        # A progress bar writes its line over and over; what it showed last is what a terminal would show.
+        shown = (line.rstrip("\r").rpartition("\r")[2] for line in lines[-_LOG_LINES:])
+        return tuple(safe(line) for line in shown)
+
+
+class RunsWatch(_Watch):
+    """Follows all runs for the list: live ones line by line, ended ones once."""
+
+    def __init__(self, target: MessagePump) -> None:
+        super().__init__(target, "sftui-runs", _LIST_SECONDS)
+        self._live: dict[Path, tuple[JournalReader, RunState]] = {}
+        self._ended: dict[Path, tuple[tuple[int, int], RunSummary]] = {}
+        self._posted: tuple[RunSummary, ...] | None = None
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        found: list[RunSummary] = []
+        for folder in all_runs():
+            found.append(self._summary(folder))
+            if self._stopped.is_set():
+                return
+            # A long list appears bit by bit the first time.
+            if self._posted is None and time.monotonic() - began > 0.3:
+                began = time.monotonic()
+                self._target.post_message(RunsListed(tuple(found)))
+        runs = tuple(found)
+        if runs != self._posted:
+            self._posted = runs
+            self._target.post_message(RunsListed(runs))
+
+    def _summary(self, folder: RunFolder) -> RunSummary:
+        alive = folder.is_alive()
+        path = folder.path
+        if not alive and path not in self._live:
+            stamp = _stamp(folder.journal_file)
+            known = self._ended.get(path)
+            if known is None or known[0] != stamp:
+                known = stamp, summary_of(folder, read_ends(folder.journal_file), alive=False)
+                self._ended[path] = known
+            return known[1]
+        reader, state = self._live.get(path) or (JournalReader(folder.journal_file), RunState())
+        for entry in reader.read_new():
+            state = reduce(state, entry)
+        if alive:
+            self._live[path] = reader, state
+        else:
+            self._live.pop(path, None)
+        return summary_of(folder, state, alive=alive)
+
+
+def read_ends(journal: Path) -> RunState:
+    """What the beginning and the end of a journal tell; enough for one line, and quick however long the run was."""
+    if _stamp(journal)[0] <= 4 * _END_BYTES:
+        entries = JournalReader(journal).read_new()
+    else:
+        with journal.open("rb") as file:
+            lines = file.read(_END_BYTES).split(b"\n")[:-1]
+            file.seek(-_END_BYTES, os.SEEK_END)
+            lines += file.read().split(b"\n")[1:]
+        entries = [entry for line in lines if (entry := _decoded(line)) is not None]
+    state = RunState()
+    for entry in entries:
+        state = reduce(state, entry)
+    return state
+
+
+def _decoded(line: bytes) -> Entry | None:
+    try:
+        return decode(line.decode())
+    except ValueError:
+        return None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return 0, 0
+    return facts.st_size, facts.st_mtime_ns

@@ -1,0 +1,146 @@
+"""What the screens say about a run, in words: pure functions from a run's state to text."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from core.runs.state import seconds_left, seconds_per_step
+from core.text import human_count, human_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.runs.events import StepCompleted
+    from core.runs.state import RunState, Status
+
+PHASES = ("preparing", "loading", "adapting", "training", "saving")
+ENDED: frozenset[Status] = frozenset({"finished", "stopped", "failed", "interrupted"})
+_TREND_WINDOW = 100
+_TREND_LEAST = 10
+
+_MARKS: dict[Status, tuple[str, str]] = {
+    "starting": ("○", "$secondary"),
+    "finished": ("✓", "$success"),
+    "stopped": ("■", "$warning"),
+    "failed": ("✗", "$error"),
+    "interrupted": ("!", "$error"),
+}
+
+
+def mark(state: Status) -> tuple[str, str]:
+    """A sign and a theme colour for a state; a running one gets a filled circle."""
+    return _MARKS.get(state, ("●", "$primary"))
+
+
+def is_live(state: Status) -> bool:
+    """Whether the run has a runner that works on it."""
+    return state not in ENDED and state != "starting"
+
+
+def number(value: float) -> str:
+    """A whole number with its thousands apart, "1,240"."""
+    return f"{value:,.0f}"
+
+
+def steps(done: int, total: int | None) -> str:
+    """How far a run is, "1,240 of 4,000"."""
+    if total is None or total < 0:
+        return number(done) if done else "–"
+    return f"{number(done)} of {number(total)}"
+
+
+def loss(value: float | None) -> str:
+    """A loss with four digits, "1.042"; a diverged one in words."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.3g}"
+
+
+def small(value: float | None) -> str:
+    """A learning rate or norm with three digits, "1.80e-04" as "1.8e-4"."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return loss(value)
+    if value == 0 or 0.001 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def clock(moment: float) -> str:
+    """A time of day, with the date when it is not today: "14:32", "25 Nov 14:32"."""
+    local = time.localtime(moment)
+    today = time.localtime()
+    if (local.tm_year, local.tm_yday) == (today.tm_year, today.tm_yday):
+        return time.strftime("%H:%M", local)
+    return f"{local.tm_mday} {time.strftime('%b %H:%M', local)}"
+
+
+def trend(taken: Sequence[StepCompleted]) -> float | None:
+    """How the loss moves per 100 steps, by least squares over the last 100; None before there are ten."""
+    recent = [step for step in taken[-_TREND_WINDOW:] if math.isfinite(step.loss)]
+    if len(recent) < _TREND_LEAST:
+        return None
+    middle = sum(step.step for step in recent) / len(recent)
+    mean = sum(step.loss for step in recent) / len(recent)
+    spread = sum((step.step - middle) ** 2 for step in recent)
+    return 100 * sum((step.step - middle) * (step.loss - mean) for step in recent) / spread if spread else None
+
+
+def trend_words(slope: float | None) -> str:
+    """A trend with its direction, "▼ 0.013/100 steps"."""
+    if slope is None:
+        return ""
+    if abs(slope) < 0.0005:
+        return "level"
+    return f"{'▼' if slope < 0 else '▲'} {abs(slope):.3f}/100 steps"
+
+
+def elapsed(state: RunState, now: float) -> float | None:
+    """Seconds since the run began, up to its end."""
+    if state.started_at is None:
+        return None
+    if state.outcome is not None:
+        return state.outcome.seconds
+    return max(0.0, now - state.started_at)
+
+
+def time_line(state: RunState, now: float, *, alive: bool) -> str:
+    """Where the run is in time: "31 min in, 1 h 10 min left, done at 14:32"."""
+    past = elapsed(state, now)
+    if past is None:
+        return "waiting for the runner"
+    if state.outcome is not None:
+        return f"took {human_duration(past)}, ended at {clock(state.last_time or now)}"
+    if not alive:
+        return f"last heard of at {clock(state.last_time or now)}"
+    words = f"{human_duration(round(past))} in"
+    left = seconds_left(state)
+    if state.phase == "training" and left is not None and state.last_time is not None:
+        # The clock goes on between two steps.
+        left = max(0.0, left - max(0.0, now - state.last_time))
+        words += f", {human_duration(round(left))} left, done at {clock(now + left)}"
+    return words
+
+
+def figures(state: RunState) -> list[tuple[str, str]]:
+    """The smaller figures of the last step, as names and values."""
+    last = state.last
+    rate = seconds_per_step(state)
+    return [
+        ("learning rate", small(last.learning_rate if last else None)),
+        ("gradient norm", small(last.grad_norm if last else None)),
+        ("tokens/s", number(last.tokens_per_second) if last else "–"),
+        ("tokens", human_count(last.tokens_seen) if last else "–"),
+        ("epoch", f"{last.epoch:.2f}" if last else "–"),
+        ("per step", human_duration(rate) if rate is not None and rate >= 0.1 else _milliseconds(rate)),
+    ]
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"

@@ -1,0 +1,336 @@
+"""Watch a run: how far it is, how it learns, what it holds, what it answers, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from core.errors import SftuiError
+from core.runs.commands import send
+from core.runs.state import RunState, status
+from core.text import human_bytes, human_count, human_duration, safe
+from tui_app import format as words
+from tui_app import messages
+from tui_app.background import in_thread
+from tui_app.dialogs.confirm import ConfirmDialog
+from tui_app.follow import RunFollower
+from tui_app.widgets.gpu_panel import GpuPanel
+from tui_app.widgets.log_tail import LogTail
+from tui_app.widgets.metric_chart import MetricChart
+from tui_app.widgets.outcome_panel import OutcomePanel
+from tui_app.widgets.progress_panel import ProgressPanel
+from tui_app.widgets.samples_panel import SamplesPanel
+from tui_app.widgets.step_header import StepHeader
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from core.runs.events import Command
+    from core.runs.folder import RunFolder
+
+VIEWS = (("chart", "Loss"), ("machine", "Machine"), ("answers", "Answers"), ("notes", "Choices"), ("log", "Log"))
+# Where all panes fit beside and below each other.
+ROOMY = (100, 30)
+ASKED: dict[Command, str] = {"stop": "stop and save", "stop_now": "stop at once", "checkpoint": "write a checkpoint"}
+_DRAW_SECONDS = 0.5
+
+
+class Sent:
+    """A command on its way: what was there before it, to tell when it has been obeyed."""
+
+    def __init__(self, command: Command, checkpoints: int) -> None:
+        self.command = command
+        self.checkpoints = checkpoints
+        self.id: str | None = None
+
+
+class MonitorScreen(Screen[None]):
+    """One run, live or ended. It only reads; the run does not notice."""
+
+    HELP = (
+        "One run, as its journal tells it. Leaving does not touch it: the run belongs to no terminal.\n"
+        "● in the chart is a held-out loss, C on its axis a checkpoint. The dim band is the spread of the steps, "
+        "the bright line their mean."
+    )
+    BINDINGS = [
+        Binding("c", "checkpoint", "Checkpoint", tooltip="Write a checkpoint now"),
+        Binding("s", "stop", "Stop and save", tooltip="Stop after this step and save; twice: stop at once"),
+        Binding("l", "log", "Log", tooltip="Show or hide the log"),
+        Binding("v", "view(1)", "Next view", tooltip="Show the next view (small terminals)"),
+        Binding("right", "view(1)", "Next view", show=False),
+        Binding("left", "view(-1)", "Previous view", show=False),
+        Binding("n", "new", "New run", show=False, tooltip="Set up another run"),
+        Binding("d", "detach", "Detach", tooltip="Go home; the run goes on"),
+    ]
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self.folder = folder
+        self.state = RunState()
+        self.alive = False
+        self.view = "chart"
+        self._drawn_steps = 0
+        self._dirty = False
+        self._sent: Sent | None = None
+        self._follower = RunFollower(self, folder)
+
+    def compose(self) -> ComposeResult:
+        """Lay out the panes; which of them show depends on the room."""
+        yield StepHeader(title=f"Monitor   {self.folder.id}")
+        yield ProgressPanel()
+        yield OutcomePanel()
+        yield Static("", id="views", markup=False)
+        with Vertical(id="body"):
+            with Horizontal(id="upper"):
+                with Vertical(id="chart-pane") as pane:
+                    pane.border_title = "Loss"
+                    yield MetricChart()
+                with VerticalScroll(id="machine-pane", can_focus=False):
+                    yield GpuPanel()
+            with Horizontal(id="lower"):
+                yield SamplesPanel()
+                yield LogTail()
+                with VerticalScroll(id="notes-pane") as notes:
+                    notes.border_title = "Choices"
+                    yield Static("Nothing was decided yet.", id="notes", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to follow."""
+        self._show_view("chart")
+        self._follower.start()
+        self.set_interval(_DRAW_SECONDS, self._draw)
+        self.set_interval(1.0, self._tick)
+
+    def on_unmount(self) -> None:
+        """Stop following; the run goes on."""
+        self._follower.stop()
+
+    def on_resize(self) -> None:
+        """Show all panes where there is room, else one at a time."""
+        width, height = self.size
+        self.set_class(width < ROOMY[0] or height < ROOMY[1], "-compact")
+        self._dirty = True
+        self.refresh_bindings()
+
+    @property
+    def compact(self) -> bool:
+        """Whether one view is shown at a time."""
+        return self.has_class("-compact")
+
+    # What the follower tells.
+
+    def on_run_updated(self, message: messages.RunUpdated) -> None:
+        """Keep the state; it is drawn at the next half second, the first one at once."""
+        first = self.state.last_seq == 0
+        ended = (self.state.outcome is None) != (message.state.outcome is None) or self.alive != message.alive
+        self.state, self.alive = message.state, message.alive
+        self._dirty = True
+        if first or ended:
+            self._draw()
+            self._tick()
+            self.refresh_bindings()
+
+    def on_log_read(self, message: messages.LogRead) -> None:
+        """Show what the log has new."""
+        self.query_one(LogTail).append(message.lines)
+
+    def _tick(self) -> None:
+        """Let the clocks go on."""
+        state = self.state
+        self.query_one(ProgressPanel).show(
+            state, time.time(), alive=self.alive, notice=notice(state, self._sent, alive=self.alive)
+        )
+
+    def _draw(self) -> None:
+        if not self._dirty or not self.is_current:
+            return
+        self._dirty = False
+        state = self.state
+        current = status(state, alive=self.alive)
+        chart = self.query_one(MetricChart)
+        chart.extend((step.step, step.loss) for step in state.steps[self._drawn_steps :])
+        self._drawn_steps = len(state.steps)
+        chart.mark([(found.step, found.loss) for found in state.evaluations], [kept.step for kept in state.checkpoints])
+        self.query_one(GpuPanel).show_run(state.memory)
+        self.query_one(SamplesPanel).show(state.base_samples, state.tuned_samples)
+        self.query_one(OutcomePanel).show(self.folder, state, current)
+        self._show_notes(state)
+        self._tick()
+
+    def _show_notes(self, state: RunState) -> None:
+        lines = note_lines(state)
+        problems = len(state.problems)
+        title = "Choices" if not problems else f"Choices and {problems} problem{'s' if problems > 1 else ''}"
+        self.query_one("#notes-pane").border_title = title
+        if lines:
+            self.query_one("#notes", Static).update(Content("\n").join(lines))
+
+    # Keys.
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer only what can be done now."""
+        if action in ("checkpoint", "stop"):
+            return True if self.alive and self.state.outcome is None else None
+        if action == "view":
+            return self.compact
+        return True
+
+    def action_view(self, by: int) -> None:
+        """Show the next or previous view."""
+        names = [name for name, _ in VIEWS]
+        self._show_view(names[(names.index(self.view) + by) % len(names)])
+
+    def action_log(self) -> None:
+        """Show the log, or what was there before it."""
+        if self.compact:
+            self._show_view("chart" if self.view == "log" else "log")
+            return
+        self.toggle_class("-log")
+        if self.has_class("-log"):
+            self._follower.follow_log()
+
+    def _show_view(self, view: str) -> None:
+        self.view = view
+        for name, _ in VIEWS:
+            self.set_class(name == view, f"-view-{name}")
+        if view == "log":
+            self._follower.follow_log()
+        self.query_one("#views", Static).update(
+            Content.assemble(
+                *(
+                    (f"[{title}] " if name == view else f" {title}  ", "bold" if name == view else "")
+                    for name, title in VIEWS
+                )
+            )
+        )
+        panes = {"answers": SamplesPanel, "log": LogTail}
+        if view in panes and self.compact:
+            self.query_one(panes[view]).focus()
+        elif view == "notes" and self.compact:
+            self.query_one("#notes-pane").focus()
+        else:
+            self.set_focus(None)
+
+    def action_detach(self) -> None:
+        """Go home."""
+        self.post_message(messages.HomeRequested())
+
+    def action_new(self) -> None:
+        """Set up another run."""
+        self.post_message(messages.StepRequested("model"))
+
+    def action_checkpoint(self) -> None:
+        """Ask for a checkpoint now."""
+        self._send("checkpoint")
+
+    def action_stop(self) -> None:
+        """Ask whether to stop; while it is stopping, whether to stop at once."""
+        stopping = self.state.stop_requested or (self._sent is not None and self._sent.command == "stop")
+        if stopping:
+            dialog = ConfirmDialog(
+                "Stop at once?",
+                "The run is already stopping and saving. Stopping at once saves nothing more: what was learned since "
+                "the last checkpoint is lost.",
+                "Stop at once",
+                "Let it save",
+            )
+        else:
+            dialog = ConfirmDialog(
+                "Stop this run?",
+                "It finishes its step, saves a checkpoint and ends.",
+                "Stop and save",
+                "Let it run",
+            )
+        command: Command = "stop_now" if stopping else "stop"
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._send(command)
+
+        self.app.push_screen(dialog, answered)
+
+    def _send(self, command: Command) -> None:
+        sent = self._sent = Sent(command, len(self.state.checkpoints))
+        self._tick()
+
+        async def deliver() -> None:
+            try:
+                sent.id = await in_thread(lambda: send(self.folder, command))
+            except (SftuiError, OSError) as error:
+                self._sent = None
+                self.post_message(messages.ErrorRaised(error))
+            self._tick()
+
+        self.run_worker(deliver(), group="commands")
+
+
+def notice(state: RunState, sent: Sent | None, *, alive: bool) -> Content:
+    """The line on commands and checkpoints: what was asked, what came of it."""
+    if state.outcome is None and alive:
+        accepted = {command.command_id: command.command for command in state.commands}
+        if sent is not None and sent.id not in accepted:
+            return Content.styled(f"Asked the runner: {ASKED[sent.command]}…", "$accent")
+        if "stop_now" in accepted.values():
+            return Content.styled("The runner stops at once.", "$warning")
+        if state.stop_requested:
+            return Content.styled("The runner ends its step, saves and stops. s again stops at once.", "$warning")
+        if sent is not None and sent.command == "checkpoint" and len(state.checkpoints) <= sent.checkpoints:
+            return Content.styled("The runner has heard: it writes a checkpoint after this step…", "$accent")
+    if state.checkpoints:
+        kept = state.checkpoints[-1]
+        return Content.assemble(
+            ("checkpoint ", "$secondary"),
+            f"at step {words.number(kept.step)}, {human_bytes(kept.size_bytes)} in {human_duration(kept.seconds)}",
+        )
+    if state.problems:
+        return Content.styled(f"! {safe(state.problems[-1].title)}", "$warning")
+    return Content("")
+
+
+def note_lines(state: RunState) -> list[Content]:
+    """What was loaded, decided and noticed, with reasons."""
+    lines = [
+        line
+        for problem in state.problems
+        for line in (
+            Content.styled(f"! {safe(problem.title)}", "$warning"),
+            Content.styled(f"  {safe(problem.message)}", "$secondary"),
+        )
+    ]
+    if state.loaded is not None:
+        loaded = state.loaded
+        lines.append(
+            Content.assemble(
+                (safe(loaded.model_type), "bold"),
+                f"  {human_count(loaded.parameters)} parameters, {human_bytes(loaded.weight_bytes)}, "
+                f"{safe(loaded.dtype)} on {safe(loaded.device)}",
+            )
+        )
+    if state.adapted is not None:
+        share = state.adapted.trainable_parameters / max(1, state.adapted.total_parameters)
+        lines.append(
+            Content.assemble(
+                ("trains", "bold"),
+                f"  {human_count(state.adapted.trainable_parameters)} parameters, {share:.2%}".replace("%", " %"),
+            )
+        )
+    if state.data is not None:
+        data = state.data
+        held_out = f", {words.number(data.held_out_rows)} held out" if data.held_out_rows else ""
+        lines.append(
+            Content.assemble(("rows", "bold"), f"  {words.number(data.train_rows)}{held_out}, {safe(data.form)}")
+        )
+    for choice in state.choices:
+        lines.append(
+            Content.assemble(
+                (safe(choice.name), "bold"), f"  {safe(choice.value)}  ", (safe(choice.reason), "$secondary")
+            )
+        )
+    return lines

@@ -1,0 +1,112 @@
+"""How a run ended, in large: what there is now, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import Static
+
+from core.runs import events
+from core.text import human_duration, safe
+from tui_app.format import number
+
+if TYPE_CHECKING:
+    from core.runs.folder import RunFolder
+    from core.runs.state import RunState, Status
+
+
+class OutcomePanel(Static):
+    """Shown when the run has ended."""
+
+    DEFAULT_CSS = """
+    OutcomePanel { display: none; height: auto; max-height: 12; overflow-y: auto; padding: 0 1; margin: 0 0; }
+    OutcomePanel.-shown { display: block; }
+    OutcomePanel.-finished { border: round $success; border-title-color: $success; }
+    OutcomePanel.-stopped { border: round $warning; border-title-color: $warning; }
+    OutcomePanel.-failed { border: round $error; border-title-color: $error; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__("", id=id, markup=False)
+        self._shown: Content | None = None
+
+    def show(self, folder: RunFolder, state: RunState, current: Status) -> None:
+        """Show the end, if this is one."""
+        ended = current in ("finished", "stopped", "failed", "interrupted")
+        self.set_class(ended, "-shown")
+        if not ended:
+            self._shown = None
+            return
+        title, lines = outcome_lines(folder, state, current)
+        content = Content("\n").join(lines)
+        if content == self._shown:
+            return
+        self._shown = content
+        self.border_title = Content(title)
+        for name in ("finished", "stopped", "failed"):
+            self.set_class(name == current or (name == "failed" and current == "interrupted"), f"-{name}")
+        self.update(content)
+
+
+def outcome_lines(folder: RunFolder, state: RunState, current: Status) -> tuple[str, list[Content]]:
+    """The title and the lines that tell how a run ended."""
+    outcome = state.outcome
+    match outcome:
+        case events.RunFinished():
+            return "✓ Finished", _finished(folder, state, outcome)
+        case events.RunStopped():
+            return "■ Stopped", _stopped(folder, outcome)
+        case events.RunFailed():
+            return f"✗ Failed: {safe(outcome.title)}", _failed(folder, outcome)
+    lines = [
+        Content("The runner is gone without a last word: it was killed, or the machine went down."),
+        _pair("last step", number(state.step)),
+    ]
+    if state.checkpoints:
+        kept = state.checkpoints[-1]
+        lines.append(_pair("checkpoint", safe(str(folder.path / kept.path))))
+    else:
+        lines.append(Content("No checkpoint was written before."))
+    lines.append(_pair("its log", safe(str(folder.log_file))))
+    return f"! {current.capitalize()}", lines
+
+
+def _finished(folder: RunFolder, state: RunState, outcome: events.RunFinished) -> list[Content]:
+    result = safe(str(folder.path / outcome.result))
+    full = state.method == "full"
+    loader = "transformers AutoModelForCausalLM" if full else "peft AutoPeftModelForCausalLM"
+    return [
+        Content(f"{number(outcome.step)} steps in {human_duration(outcome.seconds)}."),
+        _pair("the model" if full else "the adapter", result),
+        _pair("load it with", f"{loader}.from_pretrained(that folder)"),
+        _pair("next", "h all runs, n set up another run"),
+    ]
+
+
+def _stopped(folder: RunFolder, outcome: events.RunStopped) -> list[Content]:
+    lines = [
+        Content(
+            f"{safe(outcome.reason) or 'By request'}, after step {number(outcome.step)} "
+            f"and {human_duration(outcome.seconds)}."
+        )
+    ]
+    if outcome.checkpoint is None:
+        lines.append(Content("Nothing was saved."))
+    else:
+        lines.append(_pair("saved", safe(str(folder.path / outcome.checkpoint))))
+    return lines
+
+
+def _failed(folder: RunFolder, outcome: events.RunFailed) -> list[Content]:
+    lines = [Content(safe(outcome.message, keep_newlines=True))]
+    if outcome.hint:
+        lines.append(_pair("what to do", safe(outcome.hint, keep_newlines=True)))
+    lines.append(_pair("ended", f"after step {number(outcome.step)} and {human_duration(outcome.seconds)}"))
+    if outcome.traceback_file is not None:
+        lines.append(_pair("traceback", safe(str(folder.path / outcome.traceback_file))))
+    return lines
+
+
+def _pair(name: str, value: str) -> Content:
+    return Content.assemble((f"{name}  ", "$secondary"), value)
