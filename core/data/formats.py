@@ -52,7 +52,7 @@ class Row:
 
 
 def read_facts(files: Sequence[Path]) -> DataFacts:
-    """One pass over the files. Bad rows become problems; SftuiError only for a file that is not there or not readable."""
+    """One pass over the files. Bad rows become problems; SftuiError only for a file that cannot be read."""
     form: Form = "unknown"
     reason = "there are no rows"
     columns: dict[str, None] = {}

@@ -210,7 +210,7 @@ def all_runs() -> tuple[RunFolder, ...]:
 
 
 def find_run(name: str) -> RunFolder:
-    """The run with this id, the only one whose id has it in it, or the one at this path. Raises SftuiError otherwise."""
+    """The run with this id, the only one whose id contains it, or the one at this path. Raises SftuiError."""
     if (Path(name) / "run.yaml").exists():
         return RunFolder(Path(name).resolve())
     runs = all_runs()

@@ -51,7 +51,7 @@ class JournalWriter:
 
 
 class JournalReader:
-    """Reads what is new in a journal. A torn last line is left for the next call; a torn one in the middle is skipped."""
+    """Reads what is new. A torn last line is left for the next call; a torn one in the middle is skipped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

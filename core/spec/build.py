@@ -177,6 +177,11 @@ def _contradictions(spec: RunSpec) -> list[Problem]:
     def error(field: str, message: str, fix: str) -> None:
         found.append(Problem(field, "error", message, fix))
 
+    for index, source in enumerate(spec.datasets):
+        unread = [name for name in ("name", "data_dir", "columns", "fraction") if getattr(source, name) is not None]
+        unread += ["split"] if source.split != "train" else []
+        for name in unread:
+            error(f"datasets[{index}].{name}", "is not read by sftui yet.", "Name local .jsonl or .json files.")
     if spec.load_in_4bit and spec.load_in_8bit:
         error("load_in_8bit", "cannot go together with load_in_4bit.", "Choose one of the two.")
     if (spec.load_in_4bit or spec.load_in_8bit) and not spec.use_peft:

@@ -1,0 +1,256 @@
+"""The command line. Every screen's work is a command here too, with `--json` for scripts."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import SftuiError
+from core.text import human_duration, safe
+
+OpenApp = Callable[..., int]
+DONE, FAILED, WRONG_USE, DOES_NOT_FIT = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None, open_app: OpenApp | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong use, 3 does not fit, 128 + signal.
+
+    `open_app` opens the application; without it the commands that need it say so.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments and open_app is not None:
+        return open_app()
+    options = _parser().parse_args(arguments, argparse.Namespace(open_app=open_app))
+    try:
+        return int(options.action(options))
+    except SftuiError as error:
+        if vars(options).get("json"):
+            print(json.dumps({"error": {"title": error.title, "message": error.message, "hint": error.hint}}))
+        _complain(error)
+        return WRONG_USE
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; there is nobody to tell.
+        sys.stderr.close()
+        return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sftui", description="Fine-tune language models from a terminal.")
+    from importlib import metadata
+
+    parser.add_argument("--version", action="version", version=f"sftui {metadata.version('sftui')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, action: Callable[..., int], help: str, *, with_json: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(action=action)
+        if with_json:
+            added.add_argument("--json", action="store_true", help="print JSON")
+        return added
+
+    demo = command("demo", _demo, "Train the built-in model on the built-in data, and compare its answers.")
+    demo.add_argument("--headless", action="store_true", help="without the app: print progress and answers")
+
+    run = command("run", _run, "Run a spec: a YAML file, or a preset (qlora, lora, full, starter).")
+    run.add_argument("spec")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option (repeatable)")
+    run.add_argument("--detach", action="store_true", help="start it and leave")
+    run.add_argument("--force", action="store_true", help="start it though it does not fit")
+
+    plan = command("plan", _plan, "What a spec costs in memory. Weights and training state only, for now.")
+    plan.add_argument("spec")
+    plan.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option (repeatable)")
+    plan.add_argument("--yaml", action="store_true", help="print the whole spec as YAML instead")
+
+    model = command("model", _model, "What a model is, and how it is loaded.")
+    model.add_argument("models", nargs="+", metavar="PATH_OR_ID")
+
+    data = command("data", _data, "What a dataset is, and what is wrong with it.")
+    data.add_argument("files", nargs="+", type=Path, metavar="FILE")
+
+    command("runs", _runs, "All runs, the newest first.")
+
+    attach = command("attach", _attach, "Open the app on a run; with --json, or no terminal, print its events.")
+    attach.add_argument("run")
+    for name, help in (("stop", "Ask a run to stop and save."), ("checkpoint", "Ask a run to save a checkpoint now.")):
+        added = command(name, _send, help)
+        added.set_defaults(command=name)
+        added.add_argument("run")
+        if name == "stop":
+            added.add_argument("--now", action="store_true", help="end it at once, without saving")
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from core.spec.presets import PRESETS
+
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not options.headless and not options.json and on_terminal and options.open_app is not None:
+        return int(options.open_app(open_screen="review", draft_values=dict(PRESETS["starter"].values)))
+    options.spec, options.set, options.detach, options.force = "starter", [], False, False
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from core.console import JsonReporter, TextReporter, side_by_side
+    from core.runs.folder import create_run
+    from core.runs.follow import exit_status, follow, interruptible
+    from core.runs.launch import start_run
+
+    plan, spec = _read_plan(options)
+    errors = [problem for problem in plan.problems if problem.level == "error"]
+    if errors:
+        for problem in errors:
+            sys.stderr.write(f"{safe(str(problem))}\n")
+        return WRONG_USE
+    if plan.verdict == "does_not_fit" and not options.force:
+        sys.stderr.write(f"does not fit: {safe(plan.verdict_reason)}\nStart it all the same with --force.\n")
+        return DOES_NOT_FIT
+    folder = create_run(spec, plan.to_json())
+    if options.detach:
+        start_run(folder)
+        print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else folder.id)
+        return DONE
+    reporter = JsonReporter() if options.json else TextReporter()
+    with interruptible() as interruption:
+        start_run(folder)
+        state = follow(folder, reporter.tell, interruption)
+    reporter.close()
+    if not options.json:
+        print(side_by_side(state))
+        _say_where(folder.path, state)
+    return exit_status(state, interruption)
+
+
+def _say_where(path: Path, state: Any) -> None:
+    from core.runs.events import RunFinished
+
+    if isinstance(state.outcome, RunFinished):
+        print(f"\nresult: {path / state.outcome.result}")
+    elif state.outcome is None:
+        sys.stderr.write(f"interrupted: the runner is gone without a word; see {path / 'runner.log'}\n")
+    else:
+        print(f"run: {path}")
+
+
+def _read_plan(options: argparse.Namespace) -> tuple[Any, Any]:
+    from core.memory.plan import plan_here
+    from core.spec.build import parse_value
+    from core.spec.yaml_file import read_spec
+
+    overrides: dict[str, Any] = {}
+    for assignment in options.set:
+        name, separator, value = assignment.partition("=")
+        if not separator:
+            raise SftuiError("Wrong use", f"--set {assignment}: there is no `=`.", "Write --set NAME=VALUE.")
+        overrides[name] = parse_value(name, value)
+    spec = read_spec(options.spec, overrides)
+    return plan_here(spec), spec
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from core.memory.plan import describe_plan
+    from core.spec.yaml_file import to_yaml
+
+    plan, spec = _read_plan(options)
+    if options.yaml:
+        print(to_yaml(spec), end="")
+        return DONE
+    print(json.dumps(plan.to_json(), indent=2) if options.json else describe_plan(plan))
+    if any(problem.level == "error" for problem in plan.problems):
+        return WRONG_USE
+    return DOES_NOT_FIT if plan.verdict == "does_not_fit" else DONE
+
+
+def _model(options: argparse.Namespace) -> int:
+    from core.memory.plan import read_model
+
+    status = DONE
+    found: list[dict[str, Any]] = []
+    for name in options.models:
+        try:
+            facts = read_model(name)
+            found.append({"path": str(facts.folder), **dataclasses.asdict(facts.architecture)})
+        except SftuiError as error:
+            status = WRONG_USE
+            found.append({"path": name, "problems": [str(error)]})
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return status
+    for entry in found:
+        print(safe(entry.pop("path")))
+        for key, value in entry.items():
+            print(f"  {key.replace('_', ' '):22} {safe(str(value))}")
+    return status
+
+
+def _data(options: argparse.Namespace) -> int:
+    from core.data.formats import read_facts
+
+    facts = read_facts(options.files)
+    if options.json:
+        problems = [{"file": str(p.file), "line": p.line, "message": f"{p.message} {p.fix}"} for p in facts.problems]
+        print(json.dumps({"format": facts.form, "reason": facts.reason, "rows": facts.rows, "problems": problems}))
+    else:
+        print(f"{facts.form}: {safe(facts.reason)}; {facts.rows:,} good rows, {len(facts.problems):,} bad ones")
+        for problem in facts.problems:
+            print(safe(str(problem)))
+    return WRONG_USE if facts.problems or not facts.rows else DONE
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from core.runs.folder import all_runs, summarize
+
+    summaries = [summarize(folder) for folder in all_runs()]
+    if options.json:
+        fields = ("id", "path", "state", "step", "max_steps", "loss", "model", "started")
+        print(json.dumps([{name: getattr(s, name) for name in fields} for s in summaries], default=str, indent=2))
+        return DONE
+    if not summaries:
+        print("no runs yet: `sftui demo` makes one")
+    for s in summaries:
+        loss = f"loss {s.loss:.4f}" if s.loss is not None else ""
+        steps = f"{s.step:,}/{s.max_steps:,}" if s.max_steps else "-"
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started)) if s.started else "-"
+        took = human_duration(s.seconds) if s.seconds is not None else ""
+        print(f"{safe(s.id):44} {s.state:12} {steps:>15}  {loss:12} {began:16}  {took}")
+    return DONE
+
+
+def _attach(options: argparse.Namespace) -> int:
+    from core.console import JsonReporter, TextReporter
+    from core.runs.folder import find_run
+    from core.runs.follow import Interruption, exit_status, follow
+
+    folder = find_run(options.run)
+    if options.open_app is not None and not options.json and sys.stdin.isatty() and sys.stdout.isatty():
+        return int(options.open_app(open_screen="monitor", run=folder))
+    reporter = JsonReporter() if options.json else TextReporter()
+    state = follow(folder, reporter.tell, Interruption())
+    reporter.close()
+    return exit_status(state, Interruption())
+
+
+def _send(options: argparse.Namespace) -> int:
+    from core.runs.commands import send
+    from core.runs.folder import find_run
+
+    folder = find_run(options.run)
+    request_id = send(folder, "stop_now" if vars(options).get("now") else options.command)
+    print(
+        json.dumps({"id": request_id, "run": folder.id}) if options.json else f"{folder.id}: asked to {options.command}"
+    )
+    return DONE
+
+
+def _complain(error: SftuiError) -> None:
+    lines = [safe(error.title), safe(error.message, keep_newlines=True), safe(error.hint)]
+    sys.stderr.write("\n".join(line for line in lines if line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""What a spec means on this machine: device, choices, memory by part, verdict, problems. Arithmetic, no torch."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.choice import Choice
+from core.data.formats import DataFacts
+from core.devices.choose import ChosenDevice, choose_device
+from core.devices.gpu import GpuMonitor, GpuReading
+from core.devices.host import HostSnapshot, read_host
+from core.errors import SftuiError
+from core.memory.estimate import MemoryEstimate, Verdict, estimate, verdict
+from core.models.architecture import Architecture, detect
+from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model_folder
+from core.models.precision import DTYPE_BYTES, choose_attention, choose_dtype
+from core.paths import runs_home
+from core.spec.problems import Problem
+from core.spec.run_spec import RunSpec
+from core.text import human_bytes, human_count, safe
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of a model from its files alone."""
+
+    folder: Path
+    architecture: Architecture
+    tensors: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDevice:
+    """Where the run would happen. `free_bytes` is what nobody holds now."""
+
+    name: str
+    kind: Literal["gpu", "cpu"]
+    total_bytes: int | None
+    free_bytes: int | None
+    index: int | None = None
+    uuid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A spec thought through."""
+
+    memory: MemoryEstimate | None
+    """None while the model is not known."""
+    device: PlanDevice
+    verdict: Verdict
+    verdict_reason: str
+    choices: tuple[Choice, ...]
+    problems: tuple[Problem, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of `sftui plan --json`; a part that is not estimated yet is null."""
+        parts = {part.name: part.bytes for part in self.memory.parts} if self.memory else {}
+        return {
+            "memory": {
+                "total_bytes": self.memory.known_bytes if self.memory else None,
+                "total_is_complete": self.memory.total_is_complete if self.memory else False,
+                "parts": parts,
+                "basis": {part.name: part.basis for part in self.memory.parts} if self.memory else {},
+            },
+            "device": {
+                "name": self.device.name,
+                "total_bytes": self.device.total_bytes,
+                "free_bytes": self.device.free_bytes,
+            },
+            "verdict": self.verdict,
+            "verdict_reason": self.verdict_reason,
+            "choices": {choice.name: {"value": choice.value, "reason": choice.reason} for choice in self.choices},
+            "problems": [
+                {name: value for name, value in asdict(problem).items() if name != "where"} for problem in self.problems
+            ],
+        }
+
+
+def read_model(path_or_id: str, revision: str = "main") -> ModelFacts:
+    """Look at a model's files. Raises SftuiError if there is no such model here, or not one that sftui can train."""
+    folder = resolve_model_folder(path_or_id, revision)
+    return ModelFacts(folder, detect(folder), read_tensors(folder))
+
+
+def plan_here(spec: RunSpec) -> Plan:
+    """The plan on this machine, with its files read. A model that cannot be read becomes a problem of the plan."""
+    from core.data.formats import read_facts
+
+    monitor = GpuMonitor()
+    gpus = monitor.read()
+    monitor.close()
+    problems: list[Problem] = []
+    model: ModelFacts | None = None
+    data: DataFacts | None = None
+    try:
+        model = read_model(spec.model_name_or_path, spec.model_revision)
+    except SftuiError as error:
+        problems.append(_problem("model_name_or_path", error))
+    try:
+        data = read_facts([file for source in spec.datasets for file in source.files()])
+    except SftuiError as error:
+        problems.append(_problem("datasets", error))
+    plan = make_plan(spec, model, gpus, read_host(runs_home()), data)
+    return Plan(plan.memory, plan.device, plan.verdict, plan.verdict_reason, plan.choices, (*problems, *plan.problems))
+
+
+def make_plan(
+    spec: RunSpec,
+    model: ModelFacts | None,
+    gpus: GpuReading,
+    host: HostSnapshot,
+    data: DataFacts | None = None,
+) -> Plan:
+    """The plan of a spec over what is known. Pure but for CUDA_VISIBLE_DEVICES, and fast enough for every key."""
+    problems: list[Problem] = []
+    try:
+        chosen = choose_device(spec.sftui.device, gpus, os.environ)
+    except SftuiError as error:
+        problems.append(_problem("sftui.device", error))
+        chosen = ChosenDevice(None, Choice("device", "cpu", "no such device"))
+    device = _plan_device(chosen, host)
+    stored = model.architecture.stored_dtype if model else None
+    dtype = choose_dtype(spec, stored, chosen.gpu)
+    choices = [chosen.choice, dtype, choose_attention(spec)]
+    problems += _data_problems(spec, data)
+    if model is None:
+        return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
+    choices.insert(0, Choice("auto_class", model.architecture.auto_class, model.architecture.reason))
+    problems += _model_problems(spec, model)
+    memory = _estimate(spec, model, DTYPE_BYTES[dtype.value])
+    if memory is None:
+        reason = "a checkpoint that is stored quantized is not estimated yet"
+        return Plan(None, device, "unknown", reason, tuple(choices), tuple(problems))
+    word, reason = verdict(memory, device.free_bytes)
+    return Plan(memory, device, word, reason, tuple(choices), tuple(problems))
+
+
+def describe_plan(plan: Plan) -> str:
+    """The plan in lines for a person."""
+    free = human_bytes(plan.device.free_bytes)
+    lines = [f"device   {safe(plan.device.name)}: {free} free of {human_bytes(plan.device.total_bytes)}"]
+    if plan.memory:
+        for part in plan.memory.parts:
+            size = human_bytes(part.bytes) if part.bytes is not None else "?"
+            lines.append(f"  {part.name.replace('_', ' '):24} {size:>10}  {part.basis}")
+        trainable = human_count(plan.memory.trainable_parameters)
+        known = human_bytes(plan.memory.known_bytes)
+        lines.append(f"  {'known so far':24} {known:>10}  {trainable} parameters are trained")
+    lines.append(f"verdict  {plan.verdict.replace('_', ' ')}: {plan.verdict_reason}")
+    lines += [f"chosen   {choice.name} = {safe(choice.value)} ({safe(choice.reason)})" for choice in plan.choices]
+    lines += [f"{problem.level}  {safe(str(problem))}" for problem in plan.problems]
+    return "\n".join(lines)
+
+
+def _estimate(spec: RunSpec, model: ModelFacts, dtype_bytes: int) -> MemoryEstimate | None:
+    targets = spec.lora_target_modules
+    if model.architecture.stored_quantization is not None:
+        return None
+    return estimate(
+        model.tensors,
+        quantization=spec.quantization,
+        double_quant=spec.use_bnb_nested_quant,
+        dtype_bytes=dtype_bytes,
+        method="lora" if spec.use_peft else "full",
+        lora_r=spec.lora_r,
+        lora_targets=tuple(targets) if isinstance(targets, list) else "all-linear",
+        optimizer=spec.optim,
+        tied_embeddings=model.architecture.tied_embeddings,
+    )
+
+
+def _plan_device(chosen: ChosenDevice, host: HostSnapshot) -> PlanDevice:
+    gpu = chosen.gpu
+    if gpu is None:
+        return PlanDevice("CPU: host memory", "cpu", host.memory_total_bytes, host.memory_available_bytes)
+    return PlanDevice(gpu.name, "gpu", gpu.total_bytes, gpu.free_bytes, gpu.index, gpu.uuid)
+
+
+def _data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
+    if data is None:
+        return []
+    found = []
+    if data.problems:
+        first = data.problems[0]
+        count = "1 row is" if len(data.problems) == 1 else f"{len(data.problems):,} rows are"
+        found.append(Problem("datasets", "error", f"{count} wrong; the first: {first}", "Mend or remove them."))
+    elif not data.rows:
+        found.append(Problem("datasets", "error", "has no rows.", "Name a file with rows."))
+    if spec.assistant_only_loss and data.form not in ("messages", "unknown"):
+        message = f"needs `messages`, and the rows are in {data.form} form."
+        found.append(Problem("assistant_only_loss", "error", message, "Turn it off."))
+    if spec.completion_only_loss and data.form not in ("prompt-completion", "unknown"):
+        message = f"needs `prompt` and `completion`, and the rows are in {data.form} form."
+        found.append(Problem("completion_only_loss", "error", message, "Turn it off."))
+    if spec.sftui.sample_rows and data.form == "text":
+        message = "needs prompts, and the rows are plain text."
+        found.append(Problem("sftui.sample_rows", "error", message, "Set it to 0."))
+    return found
+
+
+def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:
+    found = [Problem("model_name_or_path", "warning", text, "") for text in model.architecture.problems]
+    if model.architecture.stored_quantization is not None and spec.quantization != "none":
+        field = "load_in_4bit" if spec.load_in_4bit else "load_in_8bit"
+        message = f"is on, but the checkpoint is stored in {model.architecture.stored_quantization} already."
+        found.append(Problem(field, "error", message, "Turn it off, or choose the unquantized checkpoint."))
+    if spec.assistant_only_loss and not model.architecture.chat_template:
+        message = "needs a chat template, and the model has none."
+        found.append(Problem("assistant_only_loss", "error", message, "Turn it off, or choose an instruct model."))
+    return found
+
+
+def _problem(field: str, error: SftuiError) -> Problem:
+    return Problem(field, "error", f"{error.title}: {error.message}", error.hint)

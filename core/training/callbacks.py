@@ -1,0 +1,119 @@
+"""Between the trainer and the run: steps out as events, commands in."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from core.runs import events
+from core.runs.checkpoints import commit, is_committed
+from core.runs.events import Event
+from core.training.control import RunControl
+
+
+class JournalCallback(TrainerCallback):  # type: ignore[misc]
+    """Turns what the trainer tells into events."""
+
+    def __init__(self, emit: Callable[[Event], object]) -> None:
+        self._emit = emit
+        self._step_began = 0.0
+        self._step_seconds = 0.0
+        self._tokens_seen = 0
+        self._tokens_at_last_step = 0
+        self._evaluation_began = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell how far there is to go."""
+        self._emit(events.TrainingStarted(state.max_steps, float(state.num_train_epochs), state.global_step))
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the step's clock."""
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop the step's clock; what evaluating and saving take is not the step's."""
+        self._step_seconds = time.monotonic() - self._step_began
+        self._evaluation_began = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """A step or an evaluation is done: TRL has put its own figures into the logs by now."""
+        logs = logs or {}
+        if "loss" in logs:
+            self._emit(self._step(state, logs))
+        if "eval_loss" in logs:
+            self._emit(
+                events.EvaluationCompleted(
+                    step=state.global_step,
+                    loss=float(logs["eval_loss"]),
+                    seconds=float(logs.get("eval_runtime", 0.0)),
+                    token_accuracy=_optional(logs, "eval_mean_token_accuracy"),
+                )
+            )
+
+    def _step(self, state: TrainerState, logs: dict[str, float]) -> events.StepCompleted:
+        self._tokens_seen = int(logs.get("num_tokens", self._tokens_seen))
+        tokens = self._tokens_seen - self._tokens_at_last_step
+        self._tokens_at_last_step = self._tokens_seen
+        return events.StepCompleted(
+            step=state.global_step,
+            epoch=float(state.epoch or 0.0),
+            loss=float(logs["loss"]),
+            learning_rate=float(logs["learning_rate"]),
+            grad_norm=_optional(logs, "grad_norm"),
+            tokens_seen=self._tokens_seen,
+            tokens_per_second=tokens / self._step_seconds if self._step_seconds else 0.0,
+            seconds=self._step_seconds,
+            token_accuracy=_optional(logs, "mean_token_accuracy"),
+        )
+
+
+class CommandCallback(TrainerCallback):  # type: ignore[misc]
+    """Obeys requests within a step, and commits each checkpoint that the trainer has written."""
+
+    def __init__(self, emit: Callable[[Event], object], control: RunControl, checkpoints: Path) -> None:
+        self._emit = emit
+        self._requests = control
+        self._checkpoints = checkpoints
+        self._save_began = 0.0
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A stop need not wait for the rest of the accumulation."""
+        if self._requests.stop_requested:
+            self._stop(state, control)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Obey after a whole step."""
+        if self._requests.stop_requested:
+            self._stop(state, control)
+        if self._requests.take_checkpoint_request():
+            control.should_save = True
+        self._save_began = time.monotonic()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The trainer has written its files: make the checkpoint count."""
+        folder = self._folder(state)
+        size = commit(folder)
+        seconds = time.monotonic() - self._save_began
+        path = f"{self._checkpoints.name}/{folder.name}"
+        self._emit(events.CheckpointCommitted(state.global_step, path, size, seconds))
+
+    def _stop(self, state: TrainerState, control: TrainerControl) -> None:
+        control.should_training_stop = True
+        # A checkpoint of this step may be there already: writing over a committed one would undo it.
+        control.should_save = state.global_step > 0 and not is_committed(self._folder(state))
+
+    def _folder(self, state: TrainerState) -> Path:
+        return self._checkpoints / f"checkpoint-{state.global_step}"
+
+
+def _optional(logs: dict[str, float], name: str) -> float | None:
+    return float(logs[name]) if name in logs else None

@@ -1,0 +1,154 @@
+"""One run from top to bottom: data, load, adapt, train, save."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import transformers
+
+from core.data.rendering import SamplePrompt, prepare_data, sample_prompts
+from core.devices.choose import choose_device
+from core.devices.gpu import GpuMonitor
+from core.models import adapters, loading
+from core.models.architecture import detect
+from core.models.checkpoint_files import resolve_model_folder
+from core.models.precision import choose_attention, choose_dtype
+from core.results.answers import answer_prompts
+from core.runs import events
+from core.runs.checkpoints import committed_checkpoints, step_of
+from core.runs.events import Event
+from core.runs.folder import RunFolder
+from core.spec.run_spec import RunSpec
+from core.training.callbacks import CommandCallback, JournalCallback
+from core.training.control import RunControl
+from core.training.sft import make_trainer, training_arguments
+
+Emit = Callable[[Event], object]
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What every phase needs."""
+
+    spec: RunSpec
+    folder: RunFolder
+    emit: Emit
+    control: RunControl
+
+
+def run_pipeline(run: RunContext) -> events.TerminalEvent:
+    """Do the whole run and return its end; RunStopped if a stop was asked for. Raises what goes wrong."""
+    spec, emit, control = run.spec, run.emit, run.control
+    began = time.monotonic()
+    transformers.logging.disable_progress_bar()
+
+    emit(events.PhaseStarted("preparing", "reading the data"))
+    data = prepare_data(spec)
+    held_out_rows = len(data.held_out) if data.held_out is not None else 0
+    emit(events.DataPrepared(data.form, len(data.train), held_out_rows))
+    control.check()
+
+    emit(events.PhaseStarted("loading", Path(spec.model_name_or_path).name))
+    request = _load_request(run)
+    # PEFT draws the adapters' first weights: the seed must stand before they are made.
+    transformers.set_seed(spec.seed)
+    model = loading.load_model(spec, request)
+    tokenizer = loading.load_tokenizer(request.folder)
+    emit(
+        events.ModelLoaded(
+            auto_class=request.architecture.auto_class,
+            model_type=request.architecture.model_type,
+            parameters=loading.parameter_count(model),
+            weight_bytes=loading.weight_bytes(model),
+            dtype=request.dtype,
+            device=request.device,
+            attention=request.attention,
+        )
+    )
+    control.check()
+
+    prompts = sample_prompts(spec, data)
+    _answer(run, (model, tokenizer), prompts, "base", 0)
+
+    emit(events.PhaseStarted("adapting", "attaching adapters" if spec.use_peft else "every weight is trained"))
+    if spec.use_peft:
+        model = adapters.attach_adapters(model, spec)
+    emit(
+        events.ModelAdapted(
+            trainable_parameters=adapters.trainable_parameters(model),
+            total_parameters=loading.parameter_count(model),
+            target_modules=adapters.adapted_modules(model) if spec.use_peft else (),
+        )
+    )
+    control.check()
+
+    emit(events.PhaseStarted("adapting", "tokenizing the rows"))
+    arguments = training_arguments(spec, run.folder, request.dtype, request.device)
+    callbacks = [JournalCallback(emit), CommandCallback(emit, control, run.folder.checkpoints)]
+    trainer = make_trainer(model, tokenizer, data, arguments, callbacks)
+    control.check()
+
+    emit(events.PhaseStarted("training"))
+    trainer.train()
+    step = trainer.state.global_step
+    if control.stop_requested and step < trainer.state.max_steps:
+        return events.RunStopped(step, _checkpoint_of(run.folder, step), control.stop_reason, time.monotonic() - began)
+
+    emit(events.PhaseStarted("saving", "the adapter" if spec.use_peft else "the model"))
+    result = _save(trainer, run.folder.adapter if spec.use_peft else run.folder.model)
+    _answer(run, (model, tokenizer), prompts, "tuned", step)
+    return events.RunFinished(step, result.name, time.monotonic() - began)
+
+
+def _load_request(run: RunContext) -> loading.LoadRequest:
+    spec = run.spec
+    folder = resolve_model_folder(spec.model_name_or_path, spec.model_revision)
+    architecture = detect(folder)
+    monitor = GpuMonitor()
+    device = choose_device(spec.sftui.device, monitor.read(), os.environ)
+    monitor.close()
+    dtype = choose_dtype(spec, architecture.stored_dtype, device.gpu)
+    attention = choose_attention(spec)
+    run.emit(events.ChoiceMade("auto_class", architecture.auto_class, architecture.reason))
+    for choice in (device.choice, dtype, attention):
+        run.emit(events.ChoiceMade(choice.name, choice.value, choice.reason))
+    # The launcher has hidden every other GPU, so that the chosen one is the first.
+    torch_device = "cpu" if device.gpu is None else "cuda:0"
+    return loading.LoadRequest(folder, architecture, dtype.value, attention.value, torch_device)
+
+
+def _answer(
+    run: RunContext,
+    model_and_tokenizer: tuple[Any, Any],
+    prompts: list[SamplePrompt],
+    who: Literal["base", "tuned"],
+    step: int,
+) -> None:
+    if not prompts:
+        return
+    run.emit(events.PhaseStarted("sampling", f"{who} answers to {len(prompts)} prompts"))
+    answers = answer_prompts(*model_and_tokenizer, prompts, go_on=lambda: not run.control.stop_requested)
+    run.emit(events.SamplesAnswered(who, step, answers))
+
+
+def _checkpoint_of(folder: RunFolder, step: int) -> str | None:
+    checkpoints = committed_checkpoints(folder)
+    if not checkpoints or step_of(checkpoints[-1]) != step:
+        return None
+    return f"{folder.checkpoints.name}/{checkpoints[-1].name}"
+
+
+def _save(trainer: Any, target: Path) -> Path:
+    """Write the result beside its place and rename it, so that it is there whole or not at all."""
+    beside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    trainer.save_model(str(beside))
+    # A pickle with this machine's arguments: of no use to a user, and nothing to be loaded from.
+    (beside / "training_args.bin").unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    beside.rename(target)
+    return target

@@ -1,0 +1,151 @@
+"""The runner process: hosts the training worker, and keeps its main thread free for signals, commands and samples.
+
+python -m core.training.runner RUN_FOLDER
+"""
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+
+from core import paths
+from core.errors import SftuiError
+from core.runs import events
+from core.runs.commands import CommandReader
+from core.runs.folder import RunFolder
+from core.runs.journal import JournalWriter
+from core.spec.yaml_file import read_spec
+from core.training.control import RunControl
+from core.training.sampler import MemorySampler
+from core.training.worker import TrainingWorker
+
+_TICK_SECONDS = 0.1
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "sftui")
+
+
+class Runner:
+    """One run, from its lock to its terminal event."""
+
+    def __init__(self, folder: RunFolder, *, warm: bool = False) -> None:
+        self._folder = folder
+        self._warm = warm
+        self._control = RunControl()
+        self._signal: int | None = None
+        self._began = time.monotonic()
+        self._step = 0
+
+    def run(self) -> int:
+        """Hold the lock and do the run. Returns 0, 1 when it failed, 128 + signal when one stopped it."""
+        with self._folder.locked():
+            for number in _STOP_SIGNALS:
+                signal.signal(number, self._on_signal)
+            self._journal = JournalWriter(self._folder.journal_file)
+            commands = CommandReader(self._folder.commands_file)
+            try:
+                spec = read_spec(self._folder.spec_file)
+            except SftuiError as error:
+                self._journal.write(_failed(error))
+                return 1
+            self._emit(
+                events.RunStarted(
+                    run_id=self._folder.id,
+                    model=spec.model_name_or_path,
+                    method=spec.method,
+                    pid=os.getpid(),
+                    version=metadata.version("sftui"),
+                    warm=self._warm,
+                )
+            )
+            paths.write_atomically(self._folder.environment_file, json.dumps(_environment(), indent=1))
+            worker = TrainingWorker(spec, self._folder, self._emit, self._control)
+            sampler = MemorySampler(self._folder.path)
+            worker.start()
+            while worker.is_alive():
+                for request in commands.read_new():
+                    self._obey(request.id, request.command)
+                sample = sampler.sample()
+                if sample is not None:
+                    self._emit(sample)
+                worker.join(_TICK_SECONDS)
+            return self._exit_status(worker)
+
+    def _emit(self, event: events.Event) -> None:
+        if isinstance(event, events.StepCompleted):
+            self._step = event.step
+        self._journal.write(event)
+
+    def _obey(self, request_id: str, command: events.Command) -> None:
+        self._emit(events.CommandAccepted(request_id, command))
+        match command:
+            case "stop":
+                self._control.request_stop("stopped by a command")
+            case "stop_now":
+                self._stop_now("stopped at once by a command", 0)
+            case "checkpoint":
+                self._control.request_checkpoint()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._signal is not None:
+            self._stop_now(f"stopped at once by a second signal, {name}", 128 + number)
+        self._signal = number
+        self._control.request_stop(f"stopped by {name}")
+
+    def _stop_now(self, reason: str, exit_status: int) -> None:
+        # The worker may be deep in a kernel: a thread cannot be killed, its process can.
+        seconds = time.monotonic() - self._began
+        self._journal.write(events.RunStopped(self._step, None, reason, seconds))
+        os._exit(exit_status)
+
+    def _exit_status(self, worker: TrainingWorker) -> int:
+        match worker.outcome:
+            case events.RunFinished():
+                return 0
+            case events.RunStopped() if self._signal is not None:
+                return 128 + self._signal
+            case events.RunStopped():
+                return 0
+            case _:
+                return 1
+
+
+def _failed(error: SftuiError) -> events.RunFailed:
+    return events.RunFailed(type(error).__name__, error.title, error.message, error.hint, None, 0, 0.0)
+
+
+def _environment() -> dict[str, object]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "host": platform.node(),
+        "packages": versions,
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def main() -> int:
+    """Run the folder named on the command line."""
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m core.training.runner RUN_FOLDER\n")
+        return 2
+    try:
+        return Runner(RunFolder(Path(sys.argv[1]))).run()
+    except SftuiError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""From a spec to TRL's SFTTrainer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from core.data.rendering import PreparedData
+from core.runs.folder import RunFolder
+from core.spec.run_spec import RunSpec
+
+
+def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str) -> SFTConfig:
+    """The SFTConfig of a spec. Every step is logged, nothing is printed, nothing is sent anywhere."""
+    arguments: dict[str, Any] = {
+        "output_dir": str(folder.checkpoints),
+        "learning_rate": spec.learning_rate,
+        "per_device_train_batch_size": spec.per_device_train_batch_size,
+        "per_device_eval_batch_size": spec.per_device_train_batch_size,
+        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
+        "optim": spec.optim,
+        "weight_decay": spec.weight_decay,
+        "max_grad_norm": spec.max_grad_norm,
+        "activation_checkpointing": spec.activation_checkpointing,
+        "num_train_epochs": spec.num_train_epochs,
+        "max_steps": spec.max_steps,
+        "lr_scheduler_type": spec.lr_scheduler_type,
+        "warmup_steps": spec.warmup_steps,
+        "eval_strategy": spec.eval_strategy,
+        "eval_steps": spec.eval_steps,
+        "save_strategy": spec.save_strategy,
+        "save_steps": spec.save_steps,
+        "save_total_limit": spec.save_total_limit,
+        "seed": spec.seed,
+        "max_length": spec.max_length,
+        "packing": spec.packing,
+        "assistant_only_loss": spec.assistant_only_loss,
+        "completion_only_loss": spec.completion_only_loss,
+        "bf16": dtype == "bfloat16",
+        "fp16": dtype == "float16",
+        "use_cpu": device == "cpu",
+        "dataloader_pin_memory": device != "cpu",
+    }
+    if spec.activation_checkpointing:
+        arguments["activation_checkpointing_kwargs"] = {"use_reentrant": False}
+    ours = {
+        "logging_steps": 1,
+        "logging_strategy": "steps",
+        # A NaN must be seen when it happens; the filter would also wait for the GPU at every micro-step.
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return SFTConfig(**(arguments | spec.extra_arguments | ours))
+
+
+def make_trainer(
+    model: Any,
+    tokenizer: Any,
+    data: PreparedData,
+    arguments: SFTConfig,
+    callbacks: Sequence[TrainerCallback],
+) -> SFTTrainer:
+    """A trainer over a model that is loaded and adapted already; it tokenizes the rows here."""
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

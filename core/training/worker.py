@@ -1,0 +1,71 @@
+"""The background thread in which a run happens. Works inside any Python program."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from core.diagnosis import diagnose
+from core.paths import write_atomically
+from core.runs import events
+from core.runs.events import Event, TerminalEvent
+from core.runs.folder import RunFolder
+from core.spec.run_spec import RunSpec
+from core.training.control import RunControl, StopRequestedError
+
+
+class TrainingWorker(threading.Thread):
+    """Runs the pipeline once. The last event it emits is the run's terminal one, whatever happens.
+
+    `emit` is called from this thread. Importing torch and its kin happens here too, so that the thread that starts the
+    worker stays free.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        emit: Callable[[Event], object],
+        control: RunControl | None = None,
+    ) -> None:
+        super().__init__(name="sftui-training", daemon=True)
+        self.control = control or RunControl()
+        self.outcome: TerminalEvent | None = None
+        self._spec = spec
+        self._folder = folder
+        self._emit_outside = emit
+        self._step = 0
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """The thread's body; start it with `start`."""
+        try:
+            self._emit(events.PhaseStarted("preparing", "importing torch, transformers, peft, trl"))
+            from core.training.pipeline import RunContext, run_pipeline
+
+            self.control.check()
+            outcome = run_pipeline(RunContext(self._spec, self._folder, self._emit, self.control))
+        except StopRequestedError:
+            outcome = events.RunStopped(self._step, None, self.control.stop_reason, self._seconds())
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the run has to end with one event that says so
+            outcome = self._failure(error)
+        self.outcome = outcome
+        self._emit_outside(outcome)
+
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, events.StepCompleted):
+            self._step = event.step
+        self._emit_outside(event)
+
+    def _failure(self, error: BaseException) -> events.RunFailed:
+        found = diagnose(error)
+        file = self._folder.traceback_file
+        try:
+            write_atomically(file, "".join(traceback.format_exception(error)))
+            name: str | None = file.name
+        except OSError:
+            name = None
+        return events.RunFailed(found.kind, found.title, found.message, found.hint, name, self._step, self._seconds())
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
