@@ -13,8 +13,8 @@ from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.errors import SftuiError
 from core.memory.plan import ModelFacts, Plan, make_plan
-from core.spec.build import build_spec, with_value
-from core.spec.problems import Problem, SpecError
+from core.spec.build import check_values, with_value
+from core.spec.problems import Problem
 from core.spec.run_spec import DatasetSource, RunSpec, options
 from tui_app.messages import REMOVED
 
@@ -32,7 +32,7 @@ _STEP_OF_GROUP: dict[str, Step] = {
 # The device is chosen where its memory is shown.
 _STEP_OF_FIELD: dict[str, Step] = {"sftui.device": "precision", "device": "precision", "memory": "precision"}
 # Stand in for what is not chosen yet, so that the cost of all the rest can be shown.
-_PLACEHOLDERS = {"model_name_or_path": "model", "datasets": [{"path": "rows.jsonl"}]}
+_PLACEHOLDERS: dict[str, Any] = {"model_name_or_path": "model", "datasets": [{"path": "rows.jsonl"}]}
 
 
 def step_of(name: str) -> Step:
@@ -40,7 +40,7 @@ def step_of(name: str) -> Step:
     if name in _STEP_OF_FIELD:
         return _STEP_OF_FIELD[name]
     declared = options()
-    for candidate in (name, f"sftui.{name}", name.split(".")[0]):
+    for candidate in (name, f"sftui.{name}", name.partition("[")[0]):
         if candidate in declared:
             return _STEP_OF_GROUP[declared[candidate].group]
     return "training"
@@ -51,17 +51,23 @@ def model_path(values: Mapping[str, Any]) -> str:
     return str(values.get("model_name_or_path") or "").strip()
 
 
-def data_files(values: Mapping[str, Any]) -> tuple[Path, ...]:
-    """The training files as far as they are named properly."""
+def file_names(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The training files as typed, as far as they are named properly."""
     entries = values.get("datasets")
-    files: list[Path] = []
+    names: list[str] = []
     for entry in entries if isinstance(entries, list | tuple) else ():
         try:
             source = DatasetSource(path=entry) if isinstance(entry, str) else DatasetSource(**entry)
         except (ValidationError, TypeError):
             continue
-        files.extend(source.files())
-    return tuple(files)
+        named = source.data_files if source.data_files is not None else source.path
+        names += [named] if isinstance(named, str) else named
+    return tuple(names)
+
+
+def data_files(values: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The training files, `~` replaced."""
+    return tuple(Path(name).expanduser() for name in file_names(values))
 
 
 @dataclass(frozen=True)
@@ -155,23 +161,23 @@ class Draft:
         return complete and not any(problem.level == "error" for problem in self.problems_of(step))
 
     def _rebuilt(self) -> "Draft":
-        spec: RunSpec | None = None
-        found: tuple[Problem, ...] = ()
-        try:
-            spec = build_spec(self.values)
-        except SpecError as error:
-            found = error.problems
-        left_out = tuple(dict.fromkeys(problem.field for problem in found if problem.level == "error"))
-        plan = self._planned(spec or _spec_without(self.values, left_out))
+        checked = check_values(self.values)
+        wrong = [problem.field for problem in checked.problems if problem.level == "error"]
+        spec = None if wrong else checked.spec
+        left_out = tuple(dict.fromkeys(name.partition("[")[0] for name in wrong))
+        plan, refused = self._planned(spec or _spec_without(self.values, left_out))
         # An empty field is no mistake of the plan's: only what was typed wrongly is worth a word there.
         typed = tuple(name for name in left_out if name not in _PLACEHOLDERS)
-        problems = _in_order((*found, *self._problems_of_files(), *(plan.problems if plan else ())))
+        problems = _in_order((*checked.problems, *self._problems_of_files(), *(plan.problems if plan else refused)))
         return replace(self, spec=spec, problems=problems, plan=plan, left_out=typed)
 
-    def _planned(self, spec: RunSpec | None) -> Plan | None:
+    def _planned(self, spec: RunSpec | None) -> tuple[Plan | None, tuple[Problem, ...]]:
         if spec is None or self.gpus is None or self.host is None:
-            return None
-        return make_plan(spec, self.model, self.gpus, self.host, self.data)
+            return None, ()
+        try:
+            return make_plan(spec, self.model, self.gpus, self.host, self.data), ()
+        except SftuiError as error:
+            return None, (Problem("memory", "error", f"{error.title}: {error.message}", error.hint),)
 
     def _problems_of_files(self) -> tuple[Problem, ...]:
         pairs = (("model_name_or_path", self.model_problem), ("datasets", self.data_problem))
@@ -198,13 +204,9 @@ def _spec_without(values: Mapping[str, Any], names: tuple[str, ...]) -> RunSpec 
     kept = dict(values)
     for name in names:
         kept = _without(kept, name)
-    for name in _PLACEHOLDERS:
-        if name not in kept:
-            kept[name] = _PLACEHOLDERS[name]
-    try:
-        return build_spec(kept)
-    except SpecError:
-        return None
+    kept = {**_PLACEHOLDERS, **kept}
+    checked = check_values(kept)
+    return None if any(problem.level == "error" for problem in checked.problems) else checked.spec
 
 
 def _in_order(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:

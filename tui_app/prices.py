@@ -1,0 +1,53 @@
+"""What an option costs or saves: the plan with it against the plan without it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from core.text import human_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.memory.estimate import MemoryEstimate
+    from core.memory.plan import Plan
+    from tui_app.draft import Draft
+
+
+def weight_bytes(plan: Plan | None) -> int | None:
+    """Bytes of the base model as it would be loaded, with its quantization constants."""
+    if plan is None or plan.memory is None:
+        return None
+    named = ("base_weights", "quantization_constants")
+    sizes = [part.bytes for part in plan.memory.parts if part.name in named]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known and len(known) == len(sizes) else None
+
+
+def difference(draft: Draft, changes: Mapping[str, Any]) -> int | None:
+    """By how many bytes the run grows with `changes`; None if a part is not estimated on one side only."""
+    before, after = draft.plan, draft.changed(changes).plan
+    if before is None or after is None or before.memory is None or after.memory is None:
+        return None
+    if _known(before.memory) != _known(after.memory):
+        return None
+    return after.memory.known_bytes - before.memory.known_bytes
+
+
+def _known(memory: MemoryEstimate) -> set[str]:
+    return {part.name for part in memory.parts if part.bytes is not None}
+
+
+def in_words(delta: int | None) -> str:
+    """ "+1.2 GB", "saves 31 MB", or nothing where it is not known or nothing changes."""
+    if not delta:
+        return ""
+    return f"+{human_bytes(delta)}" if delta > 0 else f"saves {human_bytes(-delta)}"
+
+
+def switch_price(draft: Draft, name: str, *, on: bool) -> str:
+    """What a switch saves or costs by being on."""
+    delta = difference(draft, {name: not on})
+    if not delta:
+        return ""
+    return f"on: {in_words(-delta)}." if on else f"on: {in_words(delta)}."

@@ -1,0 +1,198 @@
+"""Step 1: which model is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Input, Label, OptionList
+from textual.widgets.option_list import Option
+
+from core.models.catalog import LocalModel, local_models
+from core.paths import data_home
+from core.text import human_bytes, safe
+from tui_app.background import in_thread
+from tui_app.draft import model_path
+from tui_app.messages import REMOVED
+from tui_app.prices import weight_bytes
+from tui_app.setup_screen import SetupScreen
+from tui_app.widgets.echoes import Echoes
+from tui_app.widgets.model_card import ModelCard
+from tui_app.widgets.path_row import PathSuggester
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from tui_app.draft import Draft
+
+_SIZES = (
+    ("16-bit", {"load_in_4bit": False, "load_in_8bit": False, "dtype": "bfloat16"}),
+    ("8-bit", {"load_in_4bit": False, "load_in_8bit": True, "use_peft": True}),
+    ("4-bit NF4", {"load_in_4bit": True, "load_in_8bit": False, "use_peft": True}),
+)
+_SOURCES = {"starter": "built in", "cache": "in the Hugging Face cache"}
+
+
+class ModelList(OptionList, can_focus=True):
+    """Local models; vi keys move too."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+    ]
+
+
+class ModelScreen(SetupScreen):
+    """Which model shall be trained?"""
+
+    CSS_PATH = "model.tcss"
+    STEP = "model"
+    AUTO_FOCUS = "#path"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "highlight(1)", "Next model", show=False),
+        Binding("up", "highlight(-1)", "Previous model", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._models: tuple[LocalModel, ...] = ()
+        self._shown: tuple[LocalModel, ...] = ()
+        self._listed: object = None
+        self._echoes = Echoes()
+
+    def compose_step(self) -> ComposeResult:
+        """A field and the list it filters on the left, the chosen model's card on the right."""
+        with Container(classes="panes"):
+            with Vertical(classes="pane choose"):
+                yield Label("Which model?", classes="question", markup=False)
+                yield Input(
+                    placeholder="a folder, a Hugging Face id, or part of a name",
+                    id="path",
+                    compact=True,
+                    suggester=PathSuggester(("config.json",)),
+                )
+                yield Label("Models on this machine", id="found", classes="quiet", markup=False)
+                yield ModelList(id="models", markup=False, compact=True)
+            with VerticalScroll(classes="pane card", can_focus=False):
+                yield ModelCard()
+
+    def on_mount(self) -> None:
+        """Look for models on this machine."""
+        super().on_mount()
+        self.run_worker(self._find_models(), group="models", exclusive=True)
+
+    async def _find_models(self) -> None:
+        self._models = await in_thread(lambda: local_models((Path.cwd(), data_home() / "models")))
+        self._filter()
+
+    def show_draft(self, draft: Draft) -> None:
+        """Show the chosen model."""
+        path = self.query_one("#path", Input)
+        chosen = model_path(draft.values)
+        if self._echoes.is_foreign(chosen) and path.value.strip() != chosen:
+            with path.prevent(Input.Changed):
+                path.value = safe(chosen)
+        self._filter()
+        sizes = [(label, weight_bytes(draft.changed(changes).plan)) for label, changes in _SIZES] if draft.model else []
+        self.query_one(ModelCard).show(
+            draft.model,
+            draft.model_problem,
+            waiting=draft.needs_model,
+            sizes=sizes,
+            device_bytes=draft.plan.device.total_bytes if draft.plan else None,
+        )
+
+    @on(Input.Changed, "#path")
+    def typed(self, event: Input.Changed) -> None:
+        """Typing filters the list; what is on no list names a model itself."""
+        text = event.value.strip()
+        self._filter()
+        # Half a name on the list is not yet a model.
+        named = text if is_path(text) or not self._shown else ""
+        self._echoes.typed(named)
+        self.change({"model_name_or_path": named or REMOVED})
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        """Enter chooses what is highlighted; what is chosen already is gone on with."""
+        message.stop()
+        models = self.query_one(ModelList)
+        text = message.value.strip()
+        chosen = model_path(self.draft.values)
+        if models.highlighted is not None and self._shown and chosen != text:
+            self._choose(self._shown[models.highlighted])
+        elif chosen and self.draft.model_problem is None:
+            self.action_next_step()
+
+    @on(OptionList.OptionSelected, "#models")
+    def selected(self, event: OptionList.OptionSelected) -> None:
+        """Enter in the list chooses, and goes on if that one was chosen already."""
+        event.stop()
+        model = self._shown[event.option_index]
+        if reference(model) == model_path(self.draft.values):
+            self.action_next_step()
+        else:
+            self._choose(model)
+
+    def action_highlight(self, by: int) -> None:
+        """Move in the list from the field."""
+        models = self.query_one(ModelList)
+        if by > 0:
+            models.action_cursor_down()
+        else:
+            models.action_cursor_up()
+
+    def _choose(self, model: LocalModel) -> None:
+        path = self.query_one("#path", Input)
+        with path.prevent(Input.Changed):
+            path.value = safe(reference(model))
+        path.cursor_position = len(path.value)
+        self.change({"model_name_or_path": reference(model)})
+
+    def _filter(self) -> None:
+        text = self.query_one("#path", Input).value.strip()
+        chosen = model_path(self.draft.values)
+        shown = self._models if not text or text == chosen else matching(self._models, text)
+        if self._listed == (shown, chosen):
+            return
+        self._listed = (shown, chosen)
+        models = self.query_one(ModelList)
+        self._shown = shown
+        models.set_options([Option(_line(model, chosen)) for model in shown])
+        at = next((number for number, model in enumerate(shown) if reference(model) == chosen), 0)
+        models.highlighted = at if shown else None
+        words = "Models on this machine" if shown else "No model on this machine is called that."
+        self.query_one("#found", Label).update(words)
+
+
+def is_path(text: str) -> bool:
+    """Whether typed text can only be meant as a folder."""
+    return text.startswith(("/", "~", "./", "../"))
+
+
+def reference(model: LocalModel) -> str:
+    """What names a local model in a spec: its id in the cache, else its folder."""
+    return model.name if model.source == "cache" else str(model.path)
+
+
+def matching(models: Sequence[LocalModel], text: str) -> tuple[LocalModel, ...]:
+    """The models whose name or folder holds every word of the text."""
+    words = text.lower().split()
+    return tuple(model for model in models if all(word in f"{model.name} {model.path}".lower() for word in words))
+
+
+def _line(model: LocalModel, chosen: str) -> Content:
+    mark = "●" if reference(model) == chosen else " "
+    name = {"starter": "starter", "cache": model.name, "folder": model.path.name}[model.source]
+    place = f"in {model.path.parent}" if model.source == "folder" else _SOURCES[model.source]
+    facts = [human_bytes(model.size_bytes), model.model_type or "", place]
+    parts: list[str | tuple[str, str]] = [f"{mark} {safe(name)}"]
+    parts.append((f"  {safe('  '.join(filter(None, facts)))}", "$secondary"))
+    if model.problem or not model.complete:
+        parts.append((f"  ! {safe(model.problem or 'not whole')}", "$warning"))
+    return Content.assemble(*parts)

@@ -1,0 +1,166 @@
+"""Step 3: how the model is stored and computed, which weights are trained, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.containers import Container, VerticalScroll
+from textual.widgets import Label
+
+from core.spec.build import value_of
+from core.spec.presets import PRESETS
+from core.spec.problems import Problem
+from core.text import human_bytes, shorten
+from tui_app.prices import switch_price, weight_bytes
+from tui_app.setup_screen import SetupScreen
+from tui_app.widgets.editors import ChoiceEditor
+from tui_app.widgets.plan_panel import PlanPanel
+from tui_app.widgets.spec_form import FormRow, SpecForm, row_id
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from tui_app.draft import Draft
+
+_QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "none": ("none", {"load_in_4bit": False, "load_in_8bit": False}),
+    "int8": ("8-bit", {"load_in_4bit": False, "load_in_8bit": True}),
+    "nf4": ("4-bit NF4", {"load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4"}),
+    "fp4": ("4-bit FP4", {"load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "fp4"}),
+}
+_ADAPTER_OPTIONS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora", "use_dora")
+
+
+class QuantizationRow(FormRow):
+    """Three options of TRL as the one choice that they are."""
+
+    def __init__(self) -> None:
+        labels = {key: label for key, (label, _) in _QUANTIZATIONS.items()}
+        super().__init__("Quantization", ChoiceEditor(labels), stacked=True, id=row_id("quantization"))
+
+    def concerns(self, field: str) -> bool:
+        """Whether a problem is about one of the three."""
+        return field in ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type")
+
+    def show(self, values: Mapping[str, Any], problems: Sequence[Problem], note: str = "") -> None:
+        """Show what the three make together."""
+        chosen = "int8" if value_of(values, "load_in_8bit") is True else "none"
+        if value_of(values, "load_in_4bit") is True:
+            chosen = str(value_of(values, "bnb_4bit_quant_type"))
+        assert isinstance(self.editor, ChoiceEditor)
+        self.editor.show(chosen)
+        self.tell(problems, note)
+
+    def on_choice_editor_changed(self, event: ChoiceEditor.Changed) -> None:
+        """Set the three."""
+        event.stop()
+        self.post_message(self.Edited(_QUANTIZATIONS[event.value][1]))
+
+
+class DeviceRow(FormRow):
+    """The device among those that are there."""
+
+    def __init__(self) -> None:
+        editor = ChoiceEditor({"auto": "auto", "cpu": "CPU"})
+        super().__init__("Device", editor, stacked=True, id=row_id("sftui.device"))
+        self.devices: dict[str, str] = {}
+
+    def concerns(self, field: str) -> bool:
+        """Whether a problem is about the device or its memory."""
+        return field in ("sftui.device", "device", "memory")
+
+    def show(self, values: Mapping[str, Any], problems: Sequence[Problem], note: str = "") -> None:
+        """Show the devices and the chosen one, also one that is not there."""
+        chosen = str(value_of(values, "sftui.device"))
+        labels = {"auto": "auto", "cpu": "CPU"} | self.devices
+        if chosen not in labels:
+            labels[chosen] = shorten(chosen, 20)
+        assert isinstance(self.editor, ChoiceEditor)
+        self.editor.show(chosen, labels)
+        self.tell(problems, note)
+
+    def on_choice_editor_changed(self, event: ChoiceEditor.Changed) -> None:
+        """Set the device."""
+        event.stop()
+        self.post_message(self.Edited({"sftui.device": event.value}))
+
+
+class PrecisionScreen(SetupScreen):
+    """How shall the model be stored, and which weights be trained?"""
+
+    CSS_PATH = "precision.tcss"
+    STEP = "precision"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f2", "preset('qlora')", "QLoRA", tooltip=PRESETS["qlora"].help),
+        Binding("f3", "preset('lora')", "LoRA", tooltip=PRESETS["lora"].help),
+        Binding("f4", "preset('full')", "Full", tooltip=PRESETS["full"].help),
+    ]
+
+    def compose_step(self) -> ComposeResult:
+        """Options on the left, their cost on the right; one above the other where it is narrow."""
+        with Container(classes="panes"):
+            with VerticalScroll(classes="pane first", can_focus=False):
+                yield Label("", id="method", classes="question", markup=False)
+                yield SpecForm(
+                    [
+                        "#Base model",
+                        QuantizationRow(),
+                        "use_bnb_nested_quant",
+                        "dtype",
+                        "attn_implementation",
+                        DeviceRow(),
+                        "#Adapters",
+                        "use_peft",
+                        *_ADAPTER_OPTIONS,
+                        "bnb_4bit_quant_storage",
+                    ]
+                )
+            with VerticalScroll(classes="pane second cost", can_focus=False):
+                yield Label("What it costs", classes="question", markup=False)
+                yield PlanPanel()
+
+    def show_draft(self, draft: Draft) -> None:
+        """Show the options with their reasons and prices, and the parts of the memory."""
+        values = draft.values
+        four_bit = value_of(values, "load_in_4bit") is True
+        hidden: list[str] = [] if four_bit else ["use_bnb_nested_quant", "bnb_4bit_quant_storage"]
+        if value_of(values, "use_peft") is not True:
+            hidden += _ADAPTER_OPTIONS
+        notes = self.reasons(draft)
+        notes["quantization"] = _weights_by_quantization(draft)
+        notes["use_bnb_nested_quant"] = switch_price(
+            draft, "use_bnb_nested_quant", on=value_of(values, "use_bnb_nested_quant") is True
+        )
+        notes["use_peft"] = switch_price(draft, "use_peft", on=value_of(values, "use_peft") is True)
+        self.query_one(DeviceRow).devices = {
+            str(gpu.index): f"GPU {gpu.index} {gpu.name}" for gpu in (draft.gpus.gpus if draft.gpus else ())
+        }
+        self.query_one(SpecForm).show(values, draft.problems_of("precision"), notes, hidden=hidden)
+        self.query_one(PlanPanel).show(draft.plan)
+        self.query_one("#method", Label).update(f"Method: {_method(draft)}")
+
+    def action_preset(self, name: str) -> None:
+        """Set all options of a preset; model, data and the run's own names stay."""
+        preset = PRESETS[name]
+        self.change(dict(preset.values))
+        self.notify(f"{preset.title}: {preset.help}", title="Preset set", markup=False)
+
+
+def _method(draft: Draft) -> str:
+    if draft.spec is not None:
+        return PRESETS[draft.spec.method].title
+    if value_of(draft.values, "use_peft") is not True:
+        return PRESETS["full"].title
+    quantized = value_of(draft.values, "load_in_4bit") is True or value_of(draft.values, "load_in_8bit") is True
+    return PRESETS["qlora" if quantized else "lora"].title
+
+
+def _weights_by_quantization(draft: Draft) -> str:
+    sizes = []
+    for label, changes in _QUANTIZATIONS.values():
+        size = weight_bytes(draft.changed({"use_peft": True, **changes}).plan) if draft.model else None
+        if size is not None:
+            sizes.append(f"{label} {human_bytes(size)}")
+    return f"Base model: {', '.join(sizes)}." if sizes else ""

@@ -1,0 +1,113 @@
+"""Step 5: the whole run on one page, and its start."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Button, Static
+
+from core.spec.yaml_file import to_yaml
+from core.text import safe
+from tui_app.draft import Draft
+from tui_app.messages import StartRequested
+from tui_app.setup_screen import STEPS, SetupScreen
+from tui_app.summary import problem_text, summary_text
+
+
+class SummaryScroll(VerticalScroll):
+    """The summary; vi keys scroll it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", show=False),
+        Binding("k", "scroll_up", show=False),
+    ]
+
+
+class ReviewScreen(SetupScreen):
+    """Is this what shall be run?"""
+
+    CSS_PATH = "review.tcss"
+    STEP = "review"
+    AUTO_FOCUS = "#summary"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "start", "Start", tooltip="Start the run", priority=True),
+        Binding("y", "yaml", "YAML", tooltip="The file that will be written, or the summary again"),
+        # There is no next step: without this, the footer would offer one.
+        Binding("enter,ctrl+n", "nothing", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shows_yaml = False
+
+    def compose_step(self) -> ComposeResult:
+        """The problems, the summary or the YAML, and the button."""
+        with SummaryScroll(id="summary"):
+            yield Static(id="problems", markup=False)
+            yield Static(id="text", markup=False)
+        with Horizontal(id="start-row"):
+            yield Button("Start  ctrl+s", id="start", variant="primary", compact=True)
+            yield Static(id="why", markup=False)
+
+    def show_draft(self, draft: Draft) -> None:
+        """Show everything that is set, and what stands in the way."""
+        problems = self.query_one("#problems", Static)
+        problems.display = bool(draft.problems)
+        problems.update(problem_text(draft, STEPS))
+        text = self.query_one("#text", Static)
+        if self._shows_yaml:
+            text.update(safe(to_yaml(draft.spec), keep_newlines=True) if draft.spec else self._refusal(draft))
+        else:
+            text.update(summary_text(draft))
+        refusal = self._refusal(draft)
+        self.query_one("#start", Button).disabled = bool(refusal)
+        self.query_one("#why", Static).update(refusal or self._prospect(draft))
+
+    def action_yaml(self) -> None:
+        """Show the YAML, or the summary again."""
+        self._shows_yaml = not self._shows_yaml
+        self.show_draft(self.draft)
+        self.query_one("#summary").scroll_home(animate=False)
+
+    @on(Button.Pressed, "#start")
+    def action_start(self) -> None:
+        """Start the run, or say why not."""
+        draft = self.draft
+        refusal = self._refusal(draft)
+        if refusal or draft.spec is None:
+            self.notify(refusal, title="Not started", severity="error", markup=False)
+            self.query_one("#summary").scroll_home(animate=False)
+        else:
+            self.post_message(StartRequested(draft.spec, draft.plan))
+
+    def action_nothing(self) -> None:
+        """Go nowhere."""
+
+    def action_next_step(self) -> None:
+        """There is none."""
+
+    def _refusal(self, draft: Draft) -> str:
+        if draft.errors:
+            count = len(draft.errors)
+            stand = "problem stands" if count == 1 else "problems stand"
+            return f"Cannot start: {count} {stand} in the way, see above."
+        if draft.spec is None:
+            return "Cannot start: choose a model (1) and data (2) first."
+        if draft.needs_model or draft.needs_data:
+            return "Still reading the model and the data."
+        return ""
+
+    def _prospect(self, draft: Draft) -> str:
+        if draft.plan is None:
+            return ""
+        words = {
+            "fits": "It fits.",
+            "tight": "It is tight.",
+            "does_not_fit": "It is not expected to fit: it will probably run out of memory.",
+            "unknown": "Whether it fits is not known.",
+        }
+        return words[draft.plan.verdict]

@@ -1,0 +1,115 @@
+"""What the five steps of the set-up have in common: header, memory bar, the draft they show, and going on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widgets import Footer, Input
+
+from core.spec.run_spec import options
+from tui_app.draft import Draft, Step
+from tui_app.messages import DraftChanged, StepRequested
+from tui_app.widgets.memory_bar import MemoryBar
+from tui_app.widgets.spec_form import FormRow
+from tui_app.widgets.step_header import StepHeader
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+STEPS: tuple[Step, ...] = ("model", "data", "precision", "training", "review")
+
+
+class SetupScreen(Screen[None]):
+    """A step: subclasses lay out `compose_step` and show a draft in `show_draft`."""
+
+    DEFAULT_CSS = """
+    SetupScreen .pane { height: auto; width: 1fr; padding: 0 1; }
+    SetupScreen .panes { height: 1fr; layout: vertical; overflow-y: auto; }
+    SetupScreen .question { text-style: bold; padding: 0 1; margin: 0 0 1 0; }
+    SetupScreen.-short .question { margin: 0; }
+    SetupScreen.-wide .panes, SetupScreen.-very-wide .panes { layout: horizontal; overflow-y: hidden; }
+    SetupScreen .first { width: 3fr; }
+    SetupScreen .second { width: 2fr; }
+    SetupScreen.-narrow .first, SetupScreen.-narrow .second { width: 1fr; }
+    SetupScreen.-wide .pane, SetupScreen.-very-wide .pane { height: 1fr; overflow-y: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # A field has its own Enter, which would hide this one from the footer.
+        Binding("enter", "next_step", "Next step", show=False, tooltip="Go on to the next step"),
+        Binding("ctrl+n", "next_step", "Next", tooltip="Go on to the next step"),
+        Binding("escape", "app.back", "Back", tooltip="Back to where you came from; nothing is lost"),
+    ]
+    STEP: ClassVar[Step] = "model"
+
+    def compose(self) -> ComposeResult:
+        """Header, the step itself, memory bar, footer."""
+        yield StepHeader(current=self.STEP)
+        yield from self.compose_step()
+        yield MemoryBar()
+        yield Footer()
+
+    def compose_step(self) -> ComposeResult:
+        """Lay out what this step asks."""
+        raise NotImplementedError
+
+    def show_draft(self, draft: Draft) -> None:
+        """Show what is set and what is known."""
+        raise NotImplementedError
+
+    @property
+    def draft(self) -> Draft:
+        """The app's draft; an empty one while there is none."""
+        return cast("Draft | None", cast("Any", self.app).draft) or Draft()
+
+    def reasons(self, draft: Draft) -> dict[str, str]:
+        """What sftui chose for options left to it, and why."""
+        declared = options()
+        choices = draft.plan.choices if draft.plan else ()
+        named = {(choice.name if choice.name in declared else f"sftui.{choice.name}"): choice for choice in choices}
+        return {name: f"{choice.value}: {choice.reason}" for name, choice in named.items() if name in declared}
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Ask the app to change the draft."""
+        self.post_message(DraftChanged(changes))
+
+    def on_mount(self) -> None:
+        """Follow the draft and the machine."""
+        self.watch(self.app, "draft", self._follow, init=False)
+        self.watch(self.app, "machine", self._name_machine)
+        self._follow()
+
+    def on_screen_resume(self) -> None:
+        """Catch up with what changed while another screen was shown."""
+        self._follow()
+
+    def on_form_row_edited(self, message: FormRow.Edited) -> None:
+        """What was typed or chosen goes to the draft as it is."""
+        self.change(message.changes)
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        """Enter goes on, also out of a field."""
+        message.stop()
+        self.action_next_step()
+
+    def action_next_step(self) -> None:
+        """Go on to the next step."""
+        at = STEPS.index(self.STEP)
+        if at + 1 < len(STEPS):
+            self.post_message(StepRequested(STEPS[at + 1]))
+
+    def _name_machine(self, machine: str) -> None:
+        self.query_one(StepHeader).show(machine=machine)
+
+    def _follow(self) -> None:
+        # A step in the background would draw for nobody on every key; it catches up when it is shown.
+        if not self.is_current:
+            return
+        draft = self.draft
+        self.query_one(StepHeader).show(done=frozenset(step for step in STEPS if draft.done(step)))
+        declared = options()
+        titles = tuple(declared[name].title for name in draft.left_out if name in declared)
+        waiting = "no plan for these values: see the problems" if draft.gpus else ""
+        self.query_one(MemoryBar).show(draft.plan, left_out=titles, problem=waiting)
+        self.show_draft(draft)
