@@ -14,16 +14,17 @@ from core.errors import SftuiError
 from tui_app import messages
 from tui_app.background import in_thread
 from tui_app.machine import MachineWatch, machine_line, same_memory
+from tui_app.terminal import leave_for_certain, terminal_is_gone
 from tui_app.theme import SFTUI_DARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.memory.plan import Plan
     from textual.screen import Screen
 
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
+    from core.memory.plan import Plan
     from core.runs.folder import RunFolder
     from core.runs.launch import WarmRunner
     from core.spec.run_spec import RunSpec
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 READ_DELAY_SECONDS = 0.15
 """How long typing must pause before what it names is read."""
+TERMINAL_CHECK_SECONDS = 2.0
 STEPS = ("model", "data", "precision", "training", "review")
 
 
@@ -149,6 +151,8 @@ class SftuiApp(App[int]):
             self._warm.close()
 
     def _after_first_frame(self) -> None:
+        if not self.is_headless:
+            self.set_interval(TERMINAL_CHECK_SECONDS, self._leave_without_terminal)
         self._machine_watch.start()
         if self._wants_warm:
             self.run_worker(self._start_warm(), group="warm")
@@ -162,7 +166,12 @@ class SftuiApp(App[int]):
         self._warm = await in_thread(start)
 
     def _leave_on_signal(self, number: signal.Signals) -> None:
+        leave_for_certain(128 + number)
         self.exit(return_code=128 + number)
+
+    def _leave_without_terminal(self) -> None:
+        if terminal_is_gone():
+            self._leave_on_signal(signal.SIGHUP)
 
     # Moving between screens.
 

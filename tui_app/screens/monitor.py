@@ -53,6 +53,7 @@ class Sent:
 class MonitorScreen(Screen[None]):
     """One run, live or ended. It only reads; the run does not notice."""
 
+    CSS_PATH = "monitor.tcss"
     HELP = (
         "One run, as its journal tells it. Leaving does not touch it: the run belongs to no terminal.\n"
         "● in the chart is a held-out loss, C on its axis a checkpoint. The dim band is the spread of the steps, "
@@ -94,8 +95,8 @@ class MonitorScreen(Screen[None]):
                 with VerticalScroll(id="machine-pane", can_focus=False):
                     yield GpuPanel()
             with Horizontal(id="lower"):
-                yield SamplesPanel()
-                yield LogTail()
+                yield SamplesPanel(id="answers")
+                yield LogTail(id="log")
                 with VerticalScroll(id="notes-pane") as notes:
                     notes.border_title = "Choices"
                     yield Static("Nothing was decided yet.", id="notes", markup=False)
@@ -177,7 +178,7 @@ class MonitorScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only what can be done now."""
         if action in ("checkpoint", "stop"):
-            return True if self.alive and self.state.outcome is None else None
+            return self.alive and self.state.outcome is None
         if action == "view":
             return self.compact
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -19,6 +20,7 @@ from tui_app import messages
 from tui_app.background import in_thread
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.follow import RunsWatch
+from tui_app.theme import SFTUI_DARK
 from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.step_header import StepHeader
 
@@ -45,17 +47,52 @@ WELCOME = Content.assemble(
         "$secondary",
     ),
 )
-# Title, cells for it, and how wide a terminal must be for it.
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its width, whether numbers stand in it, and who goes first when room is short."""
+
+    name: str
+    title: str
+    width: int
+    order: int
+    right: bool = False
+
+
 COLUMNS = (
-    ("state", "State", 13, 0),
-    ("run", "Run", 30, 0),
-    ("model", "Model", 22, 140),
-    ("method", "Method", 7, 90),
-    ("step", "Step", 16, 0),
-    ("loss", "Loss", 7, 0),
-    ("started", "Started", 13, 120),
-    ("took", "Took", 12, 90),
+    Column("state", "State", 13, 0),
+    Column("run", "Run", 22, 1),
+    Column("model", "Model", 22, 7),
+    Column("method", "Method", 6, 5),
+    Column("step", "Step", 14, 2, right=True),
+    Column("loss", "Loss", 7, 3, right=True),
+    Column("started", "Started", 12, 6, right=True),
+    Column("took", "Took", 11, 4, right=True),
 )
+# The table draws with Rich, which knows no theme variables.
+_STYLES = {
+    "failed": SFTUI_DARK.error or "",
+    "interrupted": SFTUI_DARK.error or "",
+    "stopped": SFTUI_DARK.warning or "",
+    "finished": SFTUI_DARK.success or "",
+}
+_WIDEST_RUN = 44
+_SIDE_WIDTH, _SIDE_FROM = 42, 100
+
+
+def fitting(width: int) -> dict[str, int]:
+    """The columns that fit into a terminal this wide, and how wide they are; what is left over goes to the name."""
+    room = width - 1 - (_SIDE_WIDTH if width >= _SIDE_FROM else 0)
+    chosen: set[str] = set()
+    for column in sorted(COLUMNS, key=lambda column: column.order):
+        if column.width + 2 > room and len(chosen) >= 4:
+            break
+        chosen.add(column.name)
+        room -= column.width + 2
+    widths = {column.name: column.width for column in COLUMNS if column.name in chosen}
+    widths["run"] = min(_WIDEST_RUN, widths["run"] + max(0, room))
+    return widths
 
 
 class RunsScreen(Screen[None]):
@@ -75,7 +112,7 @@ class RunsScreen(Screen[None]):
         super().__init__()
         self._runs: dict[str, RunSummary] = {}
         self._cells: dict[str, dict[str, Text]] = {}
-        self._columns: tuple[str, ...] = ()
+        self._columns: dict[str, int] = {}
         self._watch: RunsWatch | None = None
 
     def compose(self) -> ComposeResult:
@@ -133,8 +170,7 @@ class RunsScreen(Screen[None]):
                     self.table.update_cell(name, column, cell)
 
     def _lay_columns(self) -> None:
-        width = self.size.width
-        columns = tuple(name for name, _, _, least in COLUMNS if width >= least)
+        columns = fitting(self.size.width)
         if columns != self._columns:
             self._columns = columns
             self._fill()
@@ -143,9 +179,10 @@ class RunsScreen(Screen[None]):
         table = self.table
         chosen = self.chosen
         table.clear(columns=True)
-        for name, title, width, _ in COLUMNS:
-            if name in self._columns:
-                table.add_column(Text(title), key=name, width=width)
+        for column in COLUMNS:
+            if column.name in self._columns:
+                title = Text(column.title, justify="right" if column.right else "left")
+                table.add_column(title, key=column.name, width=self._columns[column.name])
         self._cells = {name: cells(run) for name, run in self._runs.items()}
         for name, found in self._cells.items():
             table.add_row(*(found[column] for column in self._columns), key=name)
@@ -227,17 +264,17 @@ def _summary(runs: tuple[RunSummary, ...]) -> str:
 def cells(run: RunSummary) -> dict[str, Text]:
     """A run's cells, as text that is never read as markup."""
     sign, _ = words.mark(run.state)
-    style = {"failed": "red", "interrupted": "red", "stopped": "yellow", "finished": "green"}.get(run.state, "bold")
+    style = _STYLES.get(run.state, "bold")
     model = run.model.rstrip("/").rpartition("/")[2]
     took = human_duration(round(run.seconds)) if run.seconds is not None else "–"
     method = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
     return {
         "state": Text(f"{sign} {run.state}", style=style),
-        "run": Text(shorten(safe(run.id), 30)),
+        "run": Text(shorten(safe(run.id), _WIDEST_RUN), no_wrap=True, overflow="ellipsis"),
         "model": Text(shorten(safe(model), 22)),
         "method": Text(method.get(run.method, safe(run.method) or "–")),
         "step": Text(words.steps(run.step, run.max_steps), justify="right"),
         "loss": Text(words.loss(run.loss), justify="right"),
-        "started": Text(words.clock(run.started) if run.started else "–"),
+        "started": Text(words.clock(run.started) if run.started else "–", justify="right"),
         "took": Text(took, justify="right"),
     }

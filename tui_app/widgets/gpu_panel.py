@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -10,7 +11,7 @@ from textual.widgets import Static
 from core.text import human_bytes, safe, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from core.devices.gpu import GpuReading, GpuSnapshot
     from core.devices.host import HostSnapshot
@@ -32,9 +33,16 @@ class GpuPanel(Static):
         super().__init__("", id=id, markup=False)
         self.border_title = "Machine"
         self._lines: list[Content] = []
+        self._again: Callable[[], None] | None = None
+
+    def on_resize(self) -> None:
+        """Draw the bars as long as there is room."""
+        if self._again is not None:
+            self._again()
 
     def show_machine(self, gpus: GpuReading, host: HostSnapshot) -> None:
         """Show a reading of this machine."""
+        self._again = partial(self.show_machine, gpus, host)
         lines: list[Content] = []
         for gpu in gpus.gpus:
             lines += [*self._gpu(gpu), Content("")]
@@ -50,6 +58,7 @@ class GpuPanel(Static):
 
     def show_run(self, samples: Sequence[MemorySample]) -> None:
         """Show what a run holds, from its own samples."""
+        self._again = partial(self.show_run, samples)
         if not samples:
             self._show([_quiet("Not measured yet.")])
             return

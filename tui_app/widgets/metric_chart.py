@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _MOST_BUCKETS = 1024
 # Unicode numbers the dots of a braille cell column by column: by row, then left and right.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_SMOOTHED_PARTS = 24
 _LEAST_WIDTH, _LEAST_HEIGHT = 24, 5
 
 
@@ -68,7 +70,7 @@ class Buckets:
 
 
 class MetricChart(Widget):
-    """One curve over steps (its spread dim, its mean bright), single points (●) and marks (C) on the axis."""
+    """One curve over steps (its values dim, their running mean bright), single points (●) and marks (C) on the axis."""
 
     DEFAULT_CSS = """
     MetricChart { height: 1fr; min-height: 5; }
@@ -114,7 +116,7 @@ def draw(
     lows = [bucket.low for bucket in buckets.found.values()] + [value for _, value in points]
     highs = [bucket.high for bucket in buckets.found.values()] + [value for _, value in points]
     low, high = min(lows), max(highs)
-    ticks = axis_ticks(low, high, most=max(2, (height - 2) // 3))
+    ticks = axis_ticks(low, high, most=max(3, (height - 2) // 3))
     bottom, top = min(ticks[0], low), max(ticks[-1], high)
     labels = tick_labels(ticks)
     margin = max(map(len, labels)) + 2
@@ -138,12 +140,15 @@ def draw(
             merged[column].take(bucket)
         else:
             merged[column] = Bucket(bucket.low, bucket.high, bucket.total, bucket.count)
-    previous: tuple[int, int] | None = None
-    for column, bucket in merged.items():
+    columns_taken = list(merged)
+    means = [bucket.total / bucket.count for bucket in merged.values()]
+    for here, before in zip(range(len(means)), (0, *range(len(means))), strict=False):
+        column, bucket = columns_taken[here], merged[columns_taken[here]]
         band.line(column, dot_row(bucket.high), column, dot_row(bucket.low))
-        here = column, dot_row(bucket.total / bucket.count)
-        line.line(*(previous or here), *here)
-        previous = here
+        band.line(columns_taken[before], dot_row(means[before]), column, dot_row(means[here]))
+    smooth = smoothed(means, len(means) // _SMOOTHED_PARTS)
+    for here, before in zip(range(len(means)), (0, *range(len(means))), strict=False):
+        line.line(columns_taken[before], dot_row(smooth[before]), columns_taken[here], dot_row(smooth[here]))
     signs = {(dot_column(step) // 2, dot_row(value) // 4): "●" for step, value in points}
     label_rows = {dot_row(tick) // 4: label for tick, label in zip(ticks, labels, strict=True)}
     lines = [
@@ -155,6 +160,17 @@ def draw(
     ]
     committed = {dot_column(step) // 2 for step in marks if first <= step <= last}
     return [*lines, *_step_axis(first, last, columns, margin, committed)]
+
+
+def smoothed(values: Sequence[float], reach: int) -> list[float]:
+    """Each value's mean with its `reach` neighbours on both sides, fewer at the ends."""
+    sums = [0.0, *itertools.accumulate(values)]
+    last = len(values)
+    return [
+        (sums[min(last, here + reach + 1)] - sums[max(0, here - reach)])
+        / (min(last, here + reach + 1) - max(0, here - reach))
+        for here in range(last)
+    ]
 
 
 class _Grid:
@@ -189,20 +205,22 @@ def _cells(band: _Grid, line: _Grid, signs: dict[tuple[int, int], str], row: int
 
 
 def axis_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten) inside `low` to `high`, at most `most` and at least two."""
+    """Round values (1, 2 or 5 times a power of ten) from `low` to `high`: at least two, at most `most`."""
     spread = (high - low) or abs(high) or 1.0
-    raw = spread / max(1, most - 1)
-    power = 10.0 ** math.floor(math.log10(raw))
-    size = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-    start = math.ceil(low / size - 1e-9)
-    ticks = [index * size for index in range(start, math.floor(high / size + 1e-9) + 1)]
-    return ticks if len(ticks) >= 2 else [low, high if high > low else low + spread]
+    power = math.floor(math.log10(spread))
+    best: list[float] = []
+    for size in (factor * 10.0**exponent for exponent in (power, power - 1, power - 2) for factor in (5, 2, 1)):
+        start, end = math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9)
+        if end - start + 1 > most:
+            break
+        best = [index * size for index in range(start, end + 1)]
+    return best if len(best) >= 2 else [low, low + spread]
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
     """Ticks with the same number of decimals, as many as tell them apart."""
     gap = abs(ticks[1] - ticks[0])
-    decimals = max(0, -math.floor(math.log10(gap) + 1e-9)) if gap < 1 else 0
+    decimals = 0 if gap == int(gap) else max(1, -math.floor(math.log10(gap) + 1e-9))
     return [f"{tick:.{min(decimals, 6)}f}" for tick in ticks]
 
 

@@ -23,7 +23,7 @@ class ProgressPanel(Widget):
     """The state of a run at a glance."""
 
     DEFAULT_CSS = """
-    ProgressPanel { height: 6; padding: 0 1; background: $surface; }
+    ProgressPanel { height: 4; padding: 0 1; background: $surface; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -34,15 +34,17 @@ class ProgressPanel(Widget):
     def show(self, state: RunState, now: float, *, alive: bool, notice: Content) -> None:
         """Show a state as of now; redraws only if a word of it changed."""
         width = max(20, self.content_size.width)
-        lines = [
-            phase_line(state, now, alive=alive, width=width),
-            bar_line(state, width),
-            Content(words.time_line(state, now, alive=alive)),
-            loss_line(state),
-            figure_line(state, width),
-            notice,
-        ]
+        lines = [bar_line(state, width), Content(words.time_line(state, now, alive=alive))]
+        if status(state, alive=alive) not in words.ENDED:
+            lines.insert(0, phase_line(state, now, alive=alive, width=width))
+        if state.steps or state.evaluations:
+            lines += flowed([*loss_items(state), *figure_items(state)], width)
+        if notice:
+            lines.append(notice)
         if lines != self._lines:
+            # A line that comes or goes moves the panes below; that happens at the turns of a run, not at every step.
+            if len(lines) != len(self._lines):
+                self.styles.height = len(lines)
             self._lines = lines
             self.refresh()
 
@@ -95,32 +97,35 @@ def bar_line(state: RunState, width: int) -> Content:
     )
 
 
-def loss_line(state: RunState) -> Content:
-    """`loss 1.042  ▼ 0.013/100 steps    held-out 1.187  best 1.102 at step 1,200`."""
+def loss_items(state: RunState) -> list[Content]:
+    """`loss 1.042  ▼ 0.013/100 steps`, `held-out 1.187  best 1.102 at step 1,200`, `accuracy 61.2 %`."""
     last = state.last
-    parts: list[str | tuple[str, str]] = [
-        ("loss ", "$secondary"),
-        (words.loss(last.loss if last else None), "bold"),
-        f"  {words.trend_words(words.trend(state.steps))}",
-    ]
+    slope = words.trend_words(words.trend(state.steps))
+    items = [_item("loss", words.loss(last.loss if last else None), f"  {slope}" if slope else "")]
     if state.evaluations:
         best = min(state.evaluations, key=lambda found: found.loss)
-        parts += [
-            ("     held-out ", "$secondary"),
-            (words.loss(state.evaluations[-1].loss), "bold"),
-            f"  best {words.loss(best.loss)} at step {words.number(best.step)}",
-        ]
+        note = f"  best {words.loss(best.loss)} at step {words.number(best.step)}"
+        items.append(_item("held-out", words.loss(state.evaluations[-1].loss), note))
     if last is not None and last.token_accuracy is not None:
-        parts += [("     accuracy ", "$secondary"), f"{last.token_accuracy:.1%}".replace("%", " %")]
-    return Content.assemble(*parts)
+        items.append(_item("accuracy", f"{last.token_accuracy * 100:.1f} %"))
+    return items
 
 
-def figure_line(state: RunState, width: int) -> Content:
-    """The smaller figures, as many as fit whole."""
-    line = Content("")
-    for name, value in words.figures(state):
-        item = Content.assemble("   " if line.cell_length else "", (f"{name} ", "$secondary"), value)
-        if line.cell_length + item.cell_length > width:
-            break
-        line = line + item
-    return line
+def figure_items(state: RunState) -> list[Content]:
+    """The smaller figures."""
+    return [Content.assemble((f"{name} ", "$secondary"), value) for name, value in words.figures(state)]
+
+
+def flowed(items: list[Content], width: int) -> list[Content]:
+    """The items in as many lines as they need, each whole."""
+    lines: list[Content] = []
+    for item in items:
+        if lines and lines[-1].cell_length + 3 + item.cell_length <= width:
+            lines[-1] = Content.assemble(lines[-1], "   ", item)
+        else:
+            lines.append(item)
+    return lines
+
+
+def _item(name: str, value: str, note: str = "") -> Content:
+    return Content.assemble((f"{name} ", "$secondary"), (value, "bold"), note)

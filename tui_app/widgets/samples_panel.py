@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from core.text import safe
 from tui_app.format import number
+from tui_app.theme import SFTUI_DARK
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -76,7 +77,7 @@ def answers_table(base: SamplesAnswered | None, tuned: SamplesAnswered | None) -
     """One row for each prompt; Rich's Text cells keep markup and control characters of the answers out."""
     table = Table(expand=True, box=None, padding=(0, 2, 1, 0), pad_edge=False, header_style="dim")
     for name in ("asked", "base", "tuned"):
-        table.add_column(name, ratio=2 if name == "asked" else 3)
+        table.add_column(name, ratio=2 if name == "asked" else 3, overflow="fold")
     before = {answer.prompt: answer for answer in base.answers} if base else {}
     after = {answer.prompt: answer for answer in tuned.answers} if tuned else {}
     for prompt in dict.fromkeys([*before, *after]):
@@ -94,5 +95,8 @@ def _answer(answer: Answer | None, waiting: str = "") -> Text:
     text = Text()
     if answer.expected is not None:
         right = is_expected(answer)
-        text.append("✓ as expected\n" if right else "✗ differs\n", style="green" if right else "yellow")
+        text.append(
+            "✓ as expected\n" if right else "✗ differs\n",
+            style=SFTUI_DARK.success or "" if right else SFTUI_DARK.warning or "",
+        )
     return text.append(safe(answer.answer.strip()) or "(said nothing)")
