@@ -9,7 +9,16 @@ from typing import Literal
 
 from core.errors import SftuiError
 from core.models.checkpoint_files import TensorInfo
-from core.models.layers import is_embedding, is_linear, is_output_head, leaf_name, parameter_tensors
+from core.models.layers import (
+    attention_outputs,
+    is_embedding,
+    is_expert,
+    is_linear,
+    is_output_head,
+    leaf_name,
+    output_features,
+    parameter_tensors,
+)
 from core.text import human_bytes
 
 Quantization = Literal["none", "nf4", "fp4", "int8"]
@@ -35,6 +44,7 @@ _STATE_CODE_BYTES = 256 * 4
 
 _TIGHT_SHARE = 0.92
 _NOT_YET = "not estimated yet"
+_EXPERTS = "peft also adapts the experts of this mixture; their size is known once the model is built"
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class MemoryEstimate:
     """All parts, of which some may be unknown."""
 
     parts: tuple[MemoryPart, ...]
-    trainable_parameters: int
+    trainable_parameters: int | None
+    """None where peft adapts the experts of a mixture, which are known only once the model is built."""
     total_parameters: int
     """Of the base model, tied weights once; without adapters."""
     quantized_parameters: int
@@ -95,19 +106,20 @@ def estimate(
             "Train an adapter, or switch quantization off.",
         )
     parameters = parameter_tensors(tensors, tied_embeddings)
-    quantized = [tensor for tensor in parameters if is_linear(tensor)] if quantization != "none" else []
+    quantized: list[TensorInfo] = []
+    if quantization != "none":
+        skipped = attention_outputs(parameters)
+        quantized = [tensor for tensor in parameters if is_linear(tensor) and tensor.name not in skipped]
     quantized_names = {tensor.name for tensor in quantized}
     kept = [tensor for tensor in parameters if tensor.name not in quantized_names]
 
-    trained = [_Trained(tensor.elements, is_embedding(tensor)) for tensor in parameters]
-    trained_bytes = dtype_bytes
-    if method == "lora":
+    if method == "full":
+        trained: list[_Trained] | None = [_Trained(t.elements, is_embedding(t)) for t in parameters]
+        trained_bytes = dtype_bytes
+    else:
         trained = _adapter(parameters, lora_r, lora_targets)
         # TRL casts adapters to bfloat16 on a quantized base and leaves them in float32 otherwise.
         trained_bytes = 4 if quantization == "none" else 2
-    trainable = sum(tensor.elements for tensor in trained)
-    adapter_dtype = "float32" if quantization == "none" else "bfloat16"
-    state_bytes, state_basis = _optimizer_state(optimizer, trained, trained_bytes)
     parts = (
         MemoryPart(
             "base_weights",
@@ -122,13 +134,7 @@ def estimate(
             sum(_constant_bytes(tensor, quantization, double_quant) for tensor in quantized),
             _constants_basis(quantization, double_quant),
         ),
-        MemoryPart(
-            "adapter_weights",
-            trainable * trained_bytes if method == "lora" else 0,
-            f"rank {lora_r}, {adapter_dtype}" if method == "lora" else "no adapter: all weights are trained",
-        ),
-        MemoryPart("gradients", trainable * trained_bytes, "one for each trained weight, in its dtype"),
-        MemoryPart("optimizer_state", state_bytes, state_basis),
+        *_training_parts(trained, trained_bytes, method, f"rank {lora_r}", optimizer),
         MemoryPart("activations", None, _NOT_YET),
         MemoryPart("logits", None, _NOT_YET),
         MemoryPart("allocator_and_context", None, _NOT_YET),
@@ -136,7 +142,7 @@ def estimate(
     tables = [tensor for tensor in kept if is_embedding(tensor) or is_output_head(tensor)]
     return MemoryEstimate(
         parts=parts,
-        trainable_parameters=trainable,
+        trainable_parameters=None if trained is None else sum(tensor.elements for tensor in trained),
         total_parameters=sum(tensor.elements for tensor in parameters),
         quantized_parameters=sum(tensor.elements for tensor in quantized),
         embeddings_bytes=sum(tensor.elements * dtype_bytes for tensor in tables),
@@ -165,8 +171,8 @@ def _quantized_bytes(tensor: TensorInfo, quantization: Quantization) -> int:
 
 def _constant_bytes(tensor: TensorInfo, quantization: Quantization, double_quant: bool) -> int:
     if quantization == "int8":
-        # One float32 scale for each row.
-        return tensor.shape[0] * 4
+        # One float32 scale for each output.
+        return output_features(tensor) * 4
     scales = _blocks(tensor.elements, _BLOCK)
     if not double_quant:
         return scales * 4 + _CODE_BYTES
@@ -178,7 +184,7 @@ def _constants_basis(quantization: Quantization, double_quant: bool) -> str:
     if quantization == "none":
         return "not quantized"
     if quantization == "int8":
-        return "one float32 for each row"
+        return "one float32 for each output of a layer"
     return f"one {'byte' if double_quant else 'float32'} for each {_BLOCK} weights, and tables for each layer"
 
 
@@ -190,10 +196,29 @@ class _Trained:
     is_embedding: bool
 
 
+def _training_parts(
+    trained: list[_Trained] | None, element_bytes: int, method: Method, rank: str, optimizer: str
+) -> tuple[MemoryPart, MemoryPart, MemoryPart]:
+    names = ("adapter_weights", "gradients", "optimizer_state")
+    if trained is None:
+        adapter, gradients, state = (MemoryPart(name, None, _EXPERTS) for name in names)
+        return adapter, gradients, state
+    held = element_bytes * sum(tensor.elements for tensor in trained)
+    adapter = MemoryPart(names[0], held, f"{rank}, {'float32' if element_bytes == 4 else 'bfloat16'}")
+    if method == "full":
+        adapter = MemoryPart(names[0], 0, "no adapter: all weights are trained")
+    gradients = MemoryPart(names[1], held, "one for each trained weight, in its dtype")
+    return adapter, gradients, MemoryPart(names[2], *_optimizer_state(optimizer, trained, element_bytes))
+
+
 def _adapter(
     parameters: tuple[TensorInfo, ...], rank: int, targets: Literal["all-linear"] | tuple[str, ...]
-) -> list[_Trained]:
-    """Return the LoRA matrices, A (r × in) and B (out × r) for each target."""
+) -> list[_Trained] | None:
+    """Return the LoRA matrices, A (r × in) and B (out × r) for each target; None when experts are among them."""
+    for tensor in filter(is_expert, parameters):
+        # Fused experts have no ".weight" of their own: their name ends in "gate_up_proj".
+        if targets == "all-linear" or {leaf_name(tensor), tensor.name.rpartition(".")[2]} & set(targets):
+            return None
     chosen = [tensor for tensor in parameters if _is_target(tensor, targets)]
     return [_Trained(rank * side, is_embedding=False) for tensor in chosen for side in tensor.shape]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import SftuiError
-from core.models.auto_tables import Table, auto_tables, config_defaults
+from core.models.auto_tables import Table, auto_tables
 from core.models.checkpoint_files import TensorInfo, read_config, read_tensors
-from core.models.layers import is_linear, leaf_name, parameter_tensors
+from core.models.config_lookup import TEXT_CONFIGS, ConfigLookup
+from core.models.layers import is_linear, leaf_name, parameter_tensors, refused_by_peft
 from core.text import safe
 
 AutoClass = Literal["AutoModelForCausalLM", "AutoModelForImageTextToText"]
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-_TEXT_CONFIGS = ("text_config", "language_config", "llm_config")
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
 _INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -89,11 +89,7 @@ def detect(folder: Path) -> Architecture:
     config = read_config(folder)
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
-        raise SftuiError(
-            "The model does not say what it is",
-            f"{safe(str(folder / 'config.json'))} has no model_type, so no class to load it can be chosen.",
-            "Add the model_type of the model that this one was made from.",
-        )
+        raise _unnamed(folder)
     named = config.get("architectures")
     architectures = tuple(str(name) for name in named) if isinstance(named, list) else ()
     tables = auto_tables()
@@ -104,16 +100,20 @@ def detect(folder: Path) -> Architecture:
     problems = []
     if "auto_map" in config:
         problems.append("The repository brings its own code; it is not run, transformers' own class is used.")
+    unfit = refused_by_peft(model_type)
+    if unfit:
+        problems.append("LoRA cannot adapt out_proj of Mamba layers, so all-linear fails: name the layers to adapt.")
     tensors: tuple[TensorInfo, ...] = ()
     try:
         tensors = read_tensors(folder)
     except SftuiError as error:
         problems.append(str(error))
 
-    look = _Look(config)
+    look = ConfigLookup(config)
     heads, hidden, tied = look.number("num_attention_heads"), look.number("hidden_size"), look.tied()
     quantization = _stored_quantization(config)
     parameters = parameter_tensors(tensors, tied)
+    linear = filter(is_linear, tensors)
     countable = parameters and quantization is None
     return Architecture(
         model_type=model_type,
@@ -137,7 +137,7 @@ def detect(folder: Path) -> Architecture:
         stored_quantization=quantization,
         chat_template=_has_chat_template(folder),
         parameters=sum(tensor.elements for tensor in parameters) if countable else None,
-        lora_targets=tuple(dict.fromkeys(leaf_name(tensor) for tensor in tensors if is_linear(tensor))),
+        lora_targets=tuple(name for name in dict.fromkeys(map(leaf_name, linear)) if name not in unfit),
         problems=tuple(problems),
     )
 
@@ -197,6 +197,14 @@ def _classes(tables: dict[str, Table], *names: str) -> set[str]:
     return {value for name in names for value in tables.get(_TABLE.format(name), {}).values()}
 
 
+def _unnamed(folder: Path) -> SftuiError:
+    return SftuiError(
+        "The model does not say what it is",
+        f"{safe(str(folder / 'config.json'))} has no model_type, so no class to load it can be chosen.",
+        "Add the model_type of the model that this one was made from.",
+    )
+
+
 def _unknown(config: dict[str, Any], model_type: str) -> SftuiError:
     if "auto_map" in config:
         return SftuiError(
@@ -222,48 +230,6 @@ def _refuse_embedding_models(folder: Path) -> None:
             )
 
 
-class _Look:
-    """Looks a key up where transformers would: in the text part, under the type's own name, in its defaults."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._config = config
-        nested = [config[key] for key in _TEXT_CONFIGS if isinstance(config.get(key), dict)]
-        self._text: dict[str, Any] = nested[0] if nested else config
-        self._defaults = config_defaults(str(self._text.get("model_type", "")))
-        self._outer_defaults = config_defaults(str(config.get("model_type", "")))
-
-    def value(self, key: str) -> Any:
-        own = self._defaults.attribute_map.get(key, key)
-        for values in (self._text, self._defaults.values):
-            for name in (own, key):
-                # An explicit null is an answer: it switches a sliding window off.
-                if name in values:
-                    return values[name]
-        return None
-
-    def number(self, *keys: str) -> int | None:
-        for key in keys:
-            value = self.value(key)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-        return None
-
-    def kv_heads(self, heads: int | None) -> int | None:
-        grouped = self.value("new_decoder_architecture") is True
-        if self.value("multi_query") is True and not grouped:
-            return 1
-        return self.number("num_key_value_heads", "num_kv_heads") or heads
-
-    def inner_default(self, hidden: int | None) -> int | None:
-        own = {*self._text, *self._defaults.values}
-        return 4 * hidden if hidden and own & {"n_inner", "ffn_hidden_size"} else None
-
-    def tied(self) -> bool:
-        places = (self._config, self._text, self._outer_defaults.values, self._defaults.values)
-        found = [values["tie_word_embeddings"] for values in places if "tie_word_embeddings" in values]
-        return bool(found and found[0])
-
-
 def _stored_dtype(config: dict[str, Any], parameters: tuple[TensorInfo, ...]) -> str | None:
     sizes: Counter[str] = Counter()
     for tensor in parameters:
@@ -271,7 +237,7 @@ def _stored_dtype(config: dict[str, Any], parameters: tuple[TensorInfo, ...]) ->
     if sizes:
         dtype = sizes.most_common(1)[0][0]
         return _DTYPES.get(dtype, dtype.lower())
-    nested = [config[key] for key in _TEXT_CONFIGS if isinstance(config.get(key), dict)]
+    nested = [config[key] for key in TEXT_CONFIGS if isinstance(config.get(key), dict)]
     for values in (config, *nested):
         for key in ("dtype", "torch_dtype"):
             if isinstance(values.get(key), str):

@@ -56,9 +56,11 @@ class TensorInfo:
 
     @property
     def is_parameter(self) -> bool:
-        """Whether it is a float weight; causal masks and rotary frequencies of old checkpoints are not."""
+        """Whether it is a float weight; masks, rotary frequencies and statistics of the router are buffers."""
+        if self.name.endswith(("inv_freq", "e_score_correction_bias")):
+            return False
         mask = self.name.endswith(".masked_bias") or (self.name.endswith(".bias") and len(self.shape) > 2)
-        return self.dtype[0] in "FB" and self.dtype != "BOOL" and not mask and "inv_freq" not in self.name
+        return self.dtype[0] in "FB" and self.dtype != "BOOL" and not mask
 
 
 def read_config(folder: Path) -> dict[str, Any]:

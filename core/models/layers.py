@@ -8,6 +8,7 @@ import re
 
 from core.models.checkpoint_files import TensorInfo
 
+_MAMBA_TYPES = frozenset({"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"})
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "word_embeddings", "position_embeddings"})
 _HEADS = frozenset({"lm_head", "embed_out", "output_layer"})
 _ROOT_HEADS = frozenset({"head.weight", "output.weight"})
@@ -45,6 +46,29 @@ def is_linear(tensor: TensorInfo) -> bool:
         and not is_output_head(tensor)
         and _NOT_LINEAR.search(tensor.name) is None
     )
+
+
+def is_expert(tensor: TensorInfo) -> bool:
+    """Whether the tensor belongs to the routed experts of a mixture, or to their router."""
+    return ".experts." in tensor.name or _NOT_LINEAR.search(tensor.name) is not None
+
+
+def attention_outputs(tensors: tuple[TensorInfo, ...]) -> set[str]:
+    """Return the names of the output weights of torch's own MultiheadAttention, which bitsandbytes leaves alone."""
+    suffix = "in_proj_weight"
+    return {f"{t.name.removesuffix(suffix)}out_proj.weight" for t in tensors if t.name.endswith(f".{suffix}")}
+
+
+def output_features(tensor: TensorInfo) -> int:
+    """Return the number of outputs of a linear layer; GPT-2 stores its weights as in × out, all others out × in."""
+    if leaf_name(tensor) in {"c_attn", "c_fc"}:
+        return max(tensor.shape)
+    return min(tensor.shape) if leaf_name(tensor) == "c_proj" else tensor.shape[0]
+
+
+def refused_by_peft(model_type: str) -> frozenset[str]:
+    """Return the layers that peft refuses to adapt: Mamba's kernels use their weights directly."""
+    return frozenset({"out_proj", "conv1d"}) if model_type in _MAMBA_TYPES else frozenset()
 
 
 def parameter_tensors(tensors: tuple[TensorInfo, ...], tied_embeddings: bool) -> tuple[TensorInfo, ...]:

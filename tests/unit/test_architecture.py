@@ -263,6 +263,17 @@ def test_the_causal_masks_of_an_old_gpt2_are_no_parameters(tmp_path: Path) -> No
     assert found.lora_targets == ("c_attn",)
 
 
+def test_mamba_is_adapted_without_the_layer_that_peft_refuses(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, model_type="mamba", architectures=["MambaForCausalLM"])
+    tensors: dict[str, tuple[int, ...]] = {
+        f"backbone.layers.0.mixer.{name}.weight": (8, 8) for name in ("in_proj", "x_proj", "out_proj")
+    }
+    write_safetensors(folder / "model.safetensors", tensors)
+    found = detect(folder)
+    assert found.lora_targets == ("in_proj", "x_proj")
+    assert "all-linear fails" in found.problems[0]
+
+
 @pytest.mark.parametrize(
     ("quantization", "words"),
     [

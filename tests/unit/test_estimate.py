@@ -131,8 +131,8 @@ def test_an_adapter_on_a_quantized_base_adapts_the_same_layers_at_half_the_size(
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     result = predict(checkpoint, quantization="nf4", double_quant=True)
     assert result.trainable_parameters == sum(parameter.numel() for parameter in trained)
-    assert figures(result)["adapter_weights"] == 2 * result.trainable_parameters
-    assert figures(result)["gradients"] == 2 * result.trainable_parameters
+    elements = sum(parameter.numel() for parameter in trained)
+    assert (figures(result)["adapter_weights"], figures(result)["gradients"]) == (2 * elements, 2 * elements)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused", "sgd"])
@@ -209,14 +209,49 @@ def test_only_linear_layers_are_quantized() -> None:
     assert figures(result)["base_weights"] == 256 * 64 // 2 + 2 * 128_000 + 128
 
 
-def test_fused_experts_and_routers_stay_as_they_are() -> None:
-    experts = tuple(
-        TensorInfo(name, (64, 64), "BF16", 8192)
-        for name in ("model.layers.0.mlp.experts.3.up_proj.weight", "model.layers.0.mlp.gate.weight")
+EXPERTS = tuple(
+    TensorInfo(name, (64, 64), "BF16", 8192)
+    for name in (
+        "model.layers.0.mlp.experts.3.up_proj.weight",
+        "model.layers.0.mlp.gate.weight",
+        "model.layers.0.self_attn.q_proj.weight",
     )
-    result = estimate((*MODEL, *experts), **settings(quantization="nf4"))
-    assert result.quantized_parameters == 256 * 64
-    assert result.trainable_parameters == 5 * (256 + 64)
+)
+
+
+def test_experts_and_routers_are_not_quantized() -> None:
+    result = estimate((*MODEL, *EXPERTS), **settings(quantization="nf4"))
+    assert result.quantized_parameters == 256 * 64 + 64 * 64
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "up_proj"), ("gate",)])
+def test_adapters_of_experts_are_not_guessed(targets: Any) -> None:
+    result = estimate((*MODEL, *EXPERTS), **settings(lora_targets=targets))
+    assert result.trainable_parameters is None
+    assert [part.name for part in result.parts if part.bytes is None] == PARTS[2:]
+
+
+def test_adapters_beside_the_experts_are_counted() -> None:
+    result = estimate((*MODEL, *EXPERTS), **settings(lora_targets=("q_proj",)))
+    assert result.trainable_parameters == 5 * (64 + 64)
+
+
+def test_a_layout_of_gpt2_has_its_scales_by_output() -> None:
+    shapes = {"c_attn": (64, 192), "c_fc": (64, 256)}
+    tensors = [TensorInfo(f"h.0.{name}.weight", shape, "F32", 0) for name, shape in shapes.items()]
+    tensors += [
+        TensorInfo(f"h.0.{part}.c_proj.weight", (size, 64), "F32", 0) for part, size in (("attn", 64), ("mlp", 256))
+    ]
+    result = estimate(tuple(tensors), **settings(quantization="int8"))
+    assert figures(result)["quantization_constants"] == 4 * (192 + 256 + 64 + 64)
+
+
+def test_the_attention_of_torch_is_not_quantized() -> None:
+    attention = tuple(
+        TensorInfo(f"vision.head.attention.{name}", shape, "BF16", 0)
+        for name, shape in {"in_proj_weight": (96, 32), "out_proj.weight": (32, 32)}.items()
+    )
+    assert estimate(attention, **settings(quantization="nf4")).quantized_parameters == 0
 
 
 def test_embeddings_keep_float32_moments_in_8bit_optimizers() -> None:
