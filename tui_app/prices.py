@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from core.spec.build import value_of
 from core.text import human_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +23,28 @@ def weight_bytes(plan: Plan | None) -> int | None:
     sizes = [part.bytes for part in plan.memory.parts if part.name in named]
     known = [size for size in sizes if size is not None]
     return sum(known) if known and len(known) == len(sizes) else None
+
+
+class WeightSizes:
+    """Bytes of the base model by quantization, worked out again only when something changes them."""
+
+    def __init__(self, variants: Mapping[str, Mapping[str, Any]]) -> None:
+        self._variants = variants
+        self._key: object = None
+        self._sizes: list[tuple[str, int | None]] = []
+
+    def of(self, draft: Draft) -> list[tuple[str, int | None]]:
+        """(label, bytes) for each variant; nothing while no model is known."""
+        if draft.model is None or draft.plan is None:
+            return []
+        dtype = [choice.value for choice in draft.plan.choices if choice.name == "dtype"]
+        key = (draft.model_key, dtype, value_of(draft.values, "use_bnb_nested_quant"))
+        if key != self._key:
+            self._key = key
+            self._sizes = [
+                (label, weight_bytes(draft.changed(changes).plan)) for label, changes in self._variants.items()
+            ]
+        return self._sizes
 
 
 def difference(draft: Draft, changes: Mapping[str, Any]) -> int | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Footer, Input
+from textual.widgets import Footer, Input, Static
 
 from core.spec.run_spec import options
+from core.text import safe
 from tui_app.draft import Draft, Step
 from tui_app.messages import DraftChanged, StepRequested
 from tui_app.widgets.memory_bar import MemoryBar
@@ -21,12 +23,25 @@ if TYPE_CHECKING:
 STEPS: tuple[Step, ...] = ("model", "data", "precision", "training", "review")
 
 
+class InfoPane(VerticalScroll):
+    """Something to read: arrows and vi keys scroll it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", show=False),
+        Binding("k", "scroll_up", show=False),
+    ]
+
+
 class SetupScreen(Screen[None]):
     """A step: subclasses lay out `compose_step` and show a draft in `show_draft`."""
 
     DEFAULT_CSS = """
-    SetupScreen .pane { height: auto; width: 1fr; padding: 0 1; }
+    SetupScreen .pane { height: auto; width: 1fr; padding: 0 1 0 0; }
     SetupScreen .panes { height: 1fr; layout: vertical; overflow-y: auto; }
+    SetupScreen #help-line { height: 1; padding: 0 1; color: $secondary; }
+    SetupScreen.-narrow #help-line { height: 2; }
+    SetupScreen .pane:focus { border-left: outer $accent; }
+    SetupScreen .pane { border-left: blank; }
     SetupScreen .question { text-style: bold; padding: 0 1; margin: 0 0 1 0; }
     SetupScreen.-short .question { margin: 0; }
     SetupScreen.-wide .panes, SetupScreen.-very-wide .panes { layout: horizontal; overflow-y: hidden; }
@@ -47,6 +62,7 @@ class SetupScreen(Screen[None]):
         """Header, the step itself, memory bar, footer."""
         yield StepHeader(current=self.STEP)
         yield from self.compose_step()
+        yield Static(id="help-line", markup=False)
         yield MemoryBar()
         yield Footer()
 
@@ -80,6 +96,22 @@ class SetupScreen(Screen[None]):
         self.watch(self.app, "machine", self._name_machine)
         self._follow()
 
+    def on_descendant_focus(self) -> None:
+        """Explain the option one is on, and keep all of it in sight."""
+        above = self.focused.ancestors if self.focused else ()
+        row = next((node for node in above if isinstance(node, FormRow)), None)
+        self.query_one("#help-line", Static).update("" if row is None else safe(row.help))
+        if row is not None:
+            # After the notes have their height: before that, there is nothing to scroll rightly.
+            self.call_after_refresh(self._bring_into_sight, row)
+
+    def _bring_into_sight(self, row: FormRow) -> None:
+        if row is next(iter(self.query(FormRow)), None):
+            for pane in (*self.query(".panes"), *self.query(".first")):
+                pane.scroll_home(animate=False)
+        else:
+            row.scroll_visible(animate=False)
+
     def on_screen_resume(self) -> None:
         """Catch up with what changed while another screen was shown."""
         self._follow()
@@ -107,7 +139,8 @@ class SetupScreen(Screen[None]):
         if not self.is_current:
             return
         draft = self.draft
-        self.query_one(StepHeader).show(done=frozenset(step for step in STEPS if draft.done(step)))
+        # A tick on the last step would say that the run is done.
+        self.query_one(StepHeader).show(done=frozenset(step for step in STEPS[:-1] if draft.done(step)))
         declared = options()
         titles = tuple(declared[name].title for name in draft.left_out if name in declared)
         waiting = "no plan for these values: see the problems" if draft.gpus else ""

@@ -11,13 +11,13 @@ from core.spec.build import value_of
 from core.spec.run_spec import options
 from core.text import human_bytes, human_count, safe
 from tui_app.draft import Step, file_names, step_of
+from tui_app.widgets.fact_list import BLANK, Fact, heading
 from tui_app.widgets.spec_form import shown_value
 
 if TYPE_CHECKING:
-    from core.memory.plan import Choice
+    from core.choice import Choice
     from tui_app.draft import Draft
 
-_TITLE_WIDTH = 22
 _METHODS = {
     "qlora": "QLoRA: adapters on a quantized base model",
     "lora": "LoRA: adapters on the base model in full precision",
@@ -47,40 +47,31 @@ _TOLD_ELSEWHERE = {
 }
 
 
-def problem_text(draft: Draft, steps: Sequence[Step]) -> Content:
+def problem_facts(draft: Draft, steps: Sequence[Step]) -> list[Fact]:
     """Every problem with the key of the step that mends it."""
-    lines: list[Content] = []
+    facts: list[Fact] = []
     for problem in draft.problems:
         step = step_of(problem.field)
-        error = problem.level == "error"
+        mark, style = ("✗", "bold $error") if problem.level == "error" else ("!", "bold $warning")
         option = options().get(problem.field) or options().get(f"sftui.{problem.field}")
         title = option.title if option else problem.field
-        lines.append(
-            Content.assemble(
-                ("✗ " if error else "! ", "bold $error" if error else "bold $warning"),
-                (f"{steps.index(step) + 1} {step.title()}", "bold"),
-                f"  {safe(title)}: {safe(problem.message)}",
-                (f" {safe(problem.fix)}" if problem.fix else "", "$secondary"),
+        facts.append(
+            Fact(
+                f"{mark} {steps.index(step) + 1} {step.title()}",
+                Content.assemble((safe(title), style), f": {safe(problem.message)}"),
+                problem.fix,
             )
         )
-    return Content("\n").join(lines)
+    return facts
 
 
-def summary_text(draft: Draft) -> Content:
+def summary(draft: Draft) -> list[Fact]:
     """Everything that is set, grouped by step, and what sftui chose itself."""
-    lines: list[Content] = []
+    facts: list[Fact] = []
     for title, rows in _groups(draft):
-        lines += [Content("")] if lines else []
-        lines.append(Content.styled(title, "bold $accent"))
-        lines += [_row(*row) for row in rows]
-    return Content("\n").join(lines)
-
-
-def _row(title: str, value: str, reason: str = "") -> Content:
-    # A value may be long; what follows it wraps to the left edge, which reads better than a cut.
-    return Content.assemble(
-        (f"  {title:<{_TITLE_WIDTH}}", "$secondary"), safe(value), (f"  {safe(reason)}" if reason else "", "$secondary")
-    )
+        facts += [BLANK] if facts else []
+        facts += [heading(title), *(Fact(name, value, reason) for name, value, reason in rows)]
+    return facts
 
 
 def _groups(draft: Draft) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
@@ -91,9 +82,9 @@ def _groups(draft: Draft) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
     yield "4 Training", _set_options(draft, "training", choices)
     # What no option is named after was chosen all the same.
     others = [
-        (name.replace("_", " "), str(choice.value), choice.reason)
+        (name.replace("_", " ").capitalize(), choice.value, choice.reason)
         for name, choice in choices.items()
-        if name not in options() and f"sftui.{name}" not in options()
+        if name != "auto_class" and name not in options() and f"sftui.{name}" not in options()
     ]
     if others:
         yield "Chosen by sftui", others
@@ -115,7 +106,7 @@ def _data(draft: Draft) -> list[tuple[str, str, str]]:
     if draft.data is not None:
         rows.append(("Rows", f"{human_count(draft.data.rows)}, {draft.data.form}", draft.data.reason))
         if draft.data.problems:
-            rows.append(("Rows left out", f"{len(draft.data.problems):,}", "they cannot be used; see step 2"))
+            rows.append(("Rows with a problem", f"{len(draft.data.problems):,}", "listed on step 2"))
     return rows
 
 
@@ -136,11 +127,17 @@ def _set_options(draft: Draft, step: Step, choices: dict[str, Choice]) -> list[t
         value = value_of(draft.values, name)
         choice = choices.get(name) or choices.get(name.removeprefix("sftui."))
         if choice is not None:
-            rows.append((option.title, str(choice.value), choice.reason))
+            rows.append((option.title, choice.value, choice.reason))
         elif (value != option.default or name in _ALWAYS) and _matters(draft, name):
             reason = "default" if value == option.default else ""
-            rows.append((option.title, shown_value(value, name) or "none", reason))
+            rows.append((option.title, _in_words(value, name), reason))
     return rows
+
+
+def _in_words(value: Any, name: str) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return shown_value(value, name) or "none"
 
 
 def _matters(draft: Draft, name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Container, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
@@ -49,7 +49,7 @@ class DataScreen(SetupScreen):
 
     def compose_step(self) -> ComposeResult:
         """Files and options on the left, the rows on the right; one above the other where it is narrow."""
-        with Container(classes="panes"):
+        with VerticalScroll(classes="panes", can_focus=False):
             with VerticalScroll(classes="pane first", can_focus=False):
                 yield SpecForm(
                     [

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Vertical, VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Label, OptionList
 from textual.widgets.option_list import Option
@@ -18,8 +18,8 @@ from core.text import human_bytes, safe
 from tui_app.background import in_thread
 from tui_app.draft import model_path
 from tui_app.messages import REMOVED
-from tui_app.prices import weight_bytes
-from tui_app.setup_screen import SetupScreen
+from tui_app.prices import WeightSizes
+from tui_app.setup_screen import InfoPane, SetupScreen
 from tui_app.widgets.echoes import Echoes
 from tui_app.widgets.model_card import ModelCard
 from tui_app.widgets.path_row import PathSuggester
@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 
     from tui_app.draft import Draft
 
-_SIZES = (
-    ("16-bit", {"load_in_4bit": False, "load_in_8bit": False, "dtype": "bfloat16"}),
-    ("8-bit", {"load_in_4bit": False, "load_in_8bit": True, "use_peft": True}),
-    ("4-bit NF4", {"load_in_4bit": True, "load_in_8bit": False, "use_peft": True}),
-)
+_SIZES: dict[str, dict[str, Any]] = {
+    "In 16 bit": {"load_in_4bit": False, "load_in_8bit": False, "dtype": "bfloat16"},
+    "In 8 bit": {"load_in_4bit": False, "load_in_8bit": True, "use_peft": True},
+    "In 4 bit, NF4": {
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": "nf4",
+        "use_peft": True,
+    },
+}
 _SOURCES = {"starter": "built in", "cache": "in the Hugging Face cache"}
 
 
@@ -65,10 +70,11 @@ class ModelScreen(SetupScreen):
         self._shown: tuple[LocalModel, ...] = ()
         self._listed: object = None
         self._echoes = Echoes()
+        self._sizes = WeightSizes(_SIZES)
 
     def compose_step(self) -> ComposeResult:
         """A field and the list it filters on the left, the chosen model's card on the right."""
-        with Container(classes="panes"):
+        with VerticalScroll(classes="panes", can_focus=False):
             with Vertical(classes="pane choose"):
                 yield Label("Which model?", classes="question", markup=False)
                 yield Input(
@@ -79,7 +85,7 @@ class ModelScreen(SetupScreen):
                 )
                 yield Label("Models on this machine", id="found", classes="quiet", markup=False)
                 yield ModelList(id="models", markup=False, compact=True)
-            with VerticalScroll(classes="pane card", can_focus=False):
+            with InfoPane(classes="pane card"):
                 yield ModelCard()
 
     def on_mount(self) -> None:
@@ -99,12 +105,11 @@ class ModelScreen(SetupScreen):
             with path.prevent(Input.Changed):
                 path.value = safe(chosen)
         self._filter()
-        sizes = [(label, weight_bytes(draft.changed(changes).plan)) for label, changes in _SIZES] if draft.model else []
-        self.query_one(ModelCard).show(
+        self.query_one(ModelCard).show_model(
             draft.model,
             draft.model_problem,
             waiting=draft.needs_model,
-            sizes=sizes,
+            sizes=self._sizes.of(draft),
             device_bytes=draft.plan.device.total_bytes if draft.plan else None,
         )
 

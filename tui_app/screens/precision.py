@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Container, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.widgets import Label
 
 from core.spec.build import value_of
 from core.spec.presets import PRESETS
 from core.spec.problems import Problem
 from core.text import human_bytes, shorten
-from tui_app.prices import switch_price, weight_bytes
-from tui_app.setup_screen import SetupScreen
+from tui_app.prices import WeightSizes, switch_price
+from tui_app.setup_screen import InfoPane, SetupScreen
 from tui_app.widgets.editors import ChoiceEditor
 from tui_app.widgets.plan_panel import PlanPanel
 from tui_app.widgets.spec_form import FormRow, SpecForm, row_id
@@ -39,6 +39,7 @@ class QuantizationRow(FormRow):
     def __init__(self) -> None:
         labels = {key: label for key, (label, _) in _QUANTIZATIONS.items()}
         super().__init__("Quantization", ChoiceEditor(labels), stacked=True, id=row_id("quantization"))
+        self.help = "load_in_4bit, load_in_8bit: how the base model's weights are stored while adapters are trained."
 
     def concerns(self, field: str) -> bool:
         """Whether a problem is about one of the three."""
@@ -65,6 +66,7 @@ class DeviceRow(FormRow):
     def __init__(self) -> None:
         editor = ChoiceEditor({"auto": "auto", "cpu": "CPU"})
         super().__init__("Device", editor, stacked=True, id=row_id("sftui.device"))
+        self.help = "sftui.device: where the run happens; auto takes the GPU with the most free memory."
         self.devices: dict[str, str] = {}
 
     def concerns(self, field: str) -> bool:
@@ -98,9 +100,13 @@ class PrecisionScreen(SetupScreen):
         Binding("f4", "preset('full')", "Full", tooltip=PRESETS["full"].help),
     ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes = WeightSizes({label: {"use_peft": True, **changes} for label, changes in _QUANTIZATIONS.values()})
+
     def compose_step(self) -> ComposeResult:
         """Options on the left, their cost on the right; one above the other where it is narrow."""
-        with Container(classes="panes"):
+        with VerticalScroll(classes="panes", can_focus=False):
             with VerticalScroll(classes="pane first", can_focus=False):
                 yield Label("", id="method", classes="question", markup=False)
                 yield SpecForm(
@@ -117,7 +123,7 @@ class PrecisionScreen(SetupScreen):
                         "bnb_4bit_quant_storage",
                     ]
                 )
-            with VerticalScroll(classes="pane second cost", can_focus=False):
+            with InfoPane(classes="pane second cost"):
                 yield Label("What it costs", classes="question", markup=False)
                 yield PlanPanel()
 
@@ -129,7 +135,7 @@ class PrecisionScreen(SetupScreen):
         if value_of(values, "use_peft") is not True:
             hidden += _ADAPTER_OPTIONS
         notes = self.reasons(draft)
-        notes["quantization"] = _weights_by_quantization(draft)
+        notes["quantization"] = _in_words(self._sizes.of(draft))
         notes["use_bnb_nested_quant"] = switch_price(
             draft, "use_bnb_nested_quant", on=value_of(values, "use_bnb_nested_quant") is True
         )
@@ -138,7 +144,7 @@ class PrecisionScreen(SetupScreen):
             str(gpu.index): f"GPU {gpu.index} {gpu.name}" for gpu in (draft.gpus.gpus if draft.gpus else ())
         }
         self.query_one(SpecForm).show(values, draft.problems_of("precision"), notes, hidden=hidden)
-        self.query_one(PlanPanel).show(draft.plan)
+        self.query_one(PlanPanel).show_plan(draft.plan)
         self.query_one("#method", Label).update(f"Method: {_method(draft)}")
 
     def action_preset(self, name: str) -> None:
@@ -157,10 +163,6 @@ def _method(draft: Draft) -> str:
     return PRESETS["qlora" if quantized else "lora"].title
 
 
-def _weights_by_quantization(draft: Draft) -> str:
-    sizes = []
-    for label, changes in _QUANTIZATIONS.values():
-        size = weight_bytes(draft.changed({"use_peft": True, **changes}).plan) if draft.model else None
-        if size is not None:
-            sizes.append(f"{label} {human_bytes(size)}")
-    return f"Base model: {', '.join(sizes)}." if sizes else ""
+def _in_words(sizes: list[tuple[str, int | None]]) -> str:
+    known = [f"{label} {human_bytes(size)}" for label, size in sizes if size is not None]
+    return f"Base model: {', '.join(known)}." if known else ""

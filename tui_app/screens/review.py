@@ -7,24 +7,16 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.widgets import Button, Static
 
 from core.spec.yaml_file import to_yaml
 from core.text import safe
 from tui_app.draft import Draft
 from tui_app.messages import StartRequested
-from tui_app.setup_screen import STEPS, SetupScreen
-from tui_app.summary import problem_text, summary_text
-
-
-class SummaryScroll(VerticalScroll):
-    """The summary; vi keys scroll it."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "scroll_down", show=False),
-        Binding("k", "scroll_up", show=False),
-    ]
+from tui_app.setup_screen import STEPS, InfoPane, SetupScreen
+from tui_app.summary import problem_facts, summary
+from tui_app.widgets.fact_list import FactList
 
 
 class ReviewScreen(SetupScreen):
@@ -46,23 +38,26 @@ class ReviewScreen(SetupScreen):
 
     def compose_step(self) -> ComposeResult:
         """The problems, the summary or the YAML, and the button."""
-        with SummaryScroll(id="summary"):
-            yield Static(id="problems", markup=False)
-            yield Static(id="text", markup=False)
+        with InfoPane(id="summary"):
+            yield FactList(16, id="problems")
+            yield FactList(24, id="facts")
+            yield Static(id="yaml", markup=False)
         with Horizontal(id="start-row"):
             yield Button("Start  ctrl+s", id="start", variant="primary", compact=True)
             yield Static(id="why", markup=False)
 
     def show_draft(self, draft: Draft) -> None:
         """Show everything that is set, and what stands in the way."""
-        problems = self.query_one("#problems", Static)
+        problems = self.query_one("#problems", FactList)
         problems.display = bool(draft.problems)
-        problems.update(problem_text(draft, STEPS))
-        text = self.query_one("#text", Static)
+        problems.show(problem_facts(draft, STEPS))
+        facts, yaml = self.query_one("#facts", FactList), self.query_one("#yaml", Static)
+        facts.display, yaml.display = not self._shows_yaml, self._shows_yaml
         if self._shows_yaml:
-            text.update(safe(to_yaml(draft.spec), keep_newlines=True) if draft.spec else self._refusal(draft))
+            none = "There is nothing to write yet."
+            yaml.update(safe(to_yaml(draft.spec), keep_newlines=True) if draft.spec else none)
         else:
-            text.update(summary_text(draft))
+            facts.show(summary(draft))
         refusal = self._refusal(draft)
         self.query_one("#start", Button).disabled = bool(refusal)
         self.query_one("#why", Static).update(refusal or self._prospect(draft))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from textual.containers import Container, VerticalScroll
+from textual.containers import VerticalScroll
 
 from core.spec.build import value_of
 from core.text import human_count
@@ -27,7 +27,7 @@ class TrainingScreen(SetupScreen):
 
     def compose_step(self) -> ComposeResult:
         """Two columns of options; one above the other where it is narrow."""
-        with Container(classes="panes"):
+        with VerticalScroll(classes="panes", can_focus=False):
             with VerticalScroll(classes="pane", can_focus=False):
                 yield SpecForm(
                     [

@@ -95,7 +95,8 @@ class MemoryBar(Widget):
         total, free = device.total_bytes or 0, device.free_bytes
         in_use = max(0, total - free) if free is not None else 0
         parts = self._parts(plan)
-        numbers = f"{human_bytes(sum(size for _, size in parts))} of {human_bytes(total or None)}"
+        needed = human_bytes(sum(size for _, size in parts)) if plan.memory else "?"
+        numbers = f"{needed} of {human_bytes(total or None)}"
         title = "Memory  "
         room = max(10, width - len(title) - cell_width(numbers) - 2)
         cells = bar_cells([(letter(name), size) for name, size in parts], in_use, total, room)
@@ -111,11 +112,8 @@ class MemoryBar(Widget):
     def _verdict(self, plan: Plan) -> Content:
         mark, words, style = _VERDICTS[plan.verdict]
         where = shorten(safe(plan.device.name), 30)
-        pieces: list[str | tuple[str, str]] = [(f"{mark} {words}", f"{style} bold"), ("  ", "")]
-        if plan.verdict_reason:
-            pieces.append((safe(plan.verdict_reason) + "  ", ""))
-        pieces.append((f"[{where}]", "$secondary"))
-        return Content.assemble(*pieces)
+        reason = f": {safe(plan.verdict_reason)}" if plan.verdict_reason else ""
+        return Content.assemble((f"{where}   ", "$secondary"), (f"{mark} {words}", f"{style} bold"), reason)
 
     def _legend(self, plan: Plan) -> Content:
         shown = [part for part in plan.memory.parts if part.bytes] if plan.memory else []

@@ -6,29 +6,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import Static
 
 from core.text import human_bytes, human_count, safe
+from tui_app.widgets.fact_list import BLANK, Fact, FactList, heading
 
 if TYPE_CHECKING:
     from core.errors import SftuiError
     from core.memory.plan import ModelFacts
 
-_TITLE_WIDTH = 16
 
-
-class ModelCard(Static):
+class ModelCard(FactList):
     """The facts of one model, or why there are none."""
 
-    DEFAULT_CSS = """
-    ModelCard { height: auto; padding: 0 1; }
-    """
-
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(markup=False, id=id)
-        self._lines: list[tuple[str, Content]] = []
+        super().__init__(16, id=id)
 
-    def show(
+    def show_model(
         self,
         facts: ModelFacts | None,
         problem: SftuiError | None,
@@ -39,37 +32,21 @@ class ModelCard(Static):
     ) -> None:
         """Show facts, a problem, or what to do; `sizes` are the weights' bytes by precision."""
         if problem is not None:
-            self._lines = [
-                ("", Content.styled(f"✗ {safe(problem.title)}", "bold $error")),
-                ("", Content(safe(problem.message))),
-                ("", Content.styled(safe(problem.hint), "$secondary")),
-            ]
+            self.show(
+                [
+                    Fact("", Content.styled(f"✗ {safe(problem.title)}", "bold $error")),
+                    Fact("", problem.message),
+                    Fact("", Content.styled(safe(problem.hint), "$secondary")),
+                ]
+            )
         elif facts is None:
             choose = "Type a path, or choose a model from the list with ↑ ↓ and Enter."
-            words = "Reading the model …" if waiting else choose
-            self._lines = [("", Content.styled(words, "$secondary"))]
+            self.show([Fact("", Content.styled("Reading the model …" if waiting else choose, "$secondary"))])
         else:
-            self._lines = [*_facts(facts), *_sizes(sizes, device_bytes), *_problems(facts)]
-        self._draw()
-
-    def on_resize(self) -> None:
-        """Values wrap within their column."""
-        self._draw()
-
-    def _draw(self) -> None:
-        width = max(20, self.content_size.width - _TITLE_WIDTH)
-        lines: list[Content] = []
-        for title, value in self._lines:
-            if not title:
-                lines.append(value)
-                continue
-            for number, line in enumerate(value.wrap(width)):
-                head = title if number == 0 else ""
-                lines.append(Content.assemble((f"{head:<{_TITLE_WIDTH}}", "$secondary"), line))
-        self.update(Content("\n").join(lines))
+            self.show([*_problems(facts), *_facts(facts), *_sizes(sizes, device_bytes)])
 
 
-def _facts(facts: ModelFacts) -> list[tuple[str, Content]]:
+def _facts(facts: ModelFacts) -> list[Fact]:
     it = facts.architecture
     shape = [
         f"{count:,} {word}"
@@ -92,21 +69,20 @@ def _facts(facts: ModelFacts) -> list[tuple[str, Content]]:
     ]
     if it.experts:
         rows.insert(5, ("Experts", f"{it.experts}, {it.active_experts or 'n/a'} active for a token"))
-    return [(title, Content(safe(value))) for title, value in rows if value]
+    return [Fact(title, value) for title, value in rows if value]
 
 
 def _tokens(count: int | None, rest: str) -> str:
     return f"{count:,} tokens{rest}" if count is not None else "n/a"
 
 
-def _sizes(sizes: Sequence[tuple[str, int | None]], device_bytes: int | None) -> list[tuple[str, Content]]:
-    lines: list[tuple[str, Content]] = []
+def _sizes(sizes: Sequence[tuple[str, int | None]], device_bytes: int | None) -> list[Fact]:
+    facts = []
     for label, size in sizes:
-        share = f"{size / device_bytes:7.1%} of the device" if size is not None and device_bytes else ""
-        words = f"{human_bytes(size):>8}  {share}" if size is not None else "n/a"
-        lines.append((f"in {label}", Content(words)))
-    return [("", Content("")), ("", Content.styled("Weights on the device", "bold $accent")), *lines] if lines else []
+        share = f"{100 * size / device_bytes:.1f} % of the device" if size is not None and device_bytes else ""
+        facts.append(Fact(label, f"{human_bytes(size):>8}", share))
+    return [BLANK, heading("Weights on the device"), *facts] if facts else []
 
 
-def _problems(facts: ModelFacts) -> list[tuple[str, Content]]:
-    return [("", Content.styled(f"! {safe(problem)}", "$warning")) for problem in facts.architecture.problems]
+def _problems(facts: ModelFacts) -> list[Fact]:
+    return [Fact("", Content.styled(f"! {safe(problem)}", "$warning")) for problem in facts.architecture.problems]

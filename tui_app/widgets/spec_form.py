@@ -35,10 +35,15 @@ def shown_value(value: Any, name: str = "") -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if abs(value) >= 1e-3 or not value else _scientific(value)
     if isinstance(value, list | tuple):
         return _SEPARATORS.get(name, ", ").join(str(item) for item in value)
     return str(value)
+
+
+def _scientific(value: float) -> str:
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[Content]:
@@ -80,6 +85,8 @@ class FormRow(Horizontal):
     ) -> None:
         super().__init__(id=id, classes="-stacked" if stacked else "")
         self.editor = editor
+        self.help = ""
+        """Shown while one is on this row."""
         self._label = title
         self._note = Static(markup=False, classes="note")
 
@@ -121,6 +128,7 @@ class OptionRow(FormRow):
             stacked=isinstance(editor, ChoiceEditor) or not narrow,
             id=row_id(option.name),
         )
+        self.help = f"{option.name}: {option.help} It may be {option.allowed()}."
 
     def concerns(self, field: str) -> bool:
         """Whether a problem's field is this option."""
@@ -129,7 +137,7 @@ class OptionRow(FormRow):
     def show(self, values: Mapping[str, Any], problems: Sequence[Problem], note: str = "") -> None:
         """Show what is set, what is wrong with it, and why or at what price it is so."""
         self._show_value(value_of(values, self.option.name))
-        self.tell(problems, note, self.option.help)
+        self.tell(problems, note or self.option.help)
 
     def _show_value(self, value: Any) -> None:
         if isinstance(self.editor, SwitchEditor):
