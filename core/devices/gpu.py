@@ -3,6 +3,7 @@
 NVML's index is not CUDA's: match devices by UUID.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _RETRY_SECONDS = 10.0
-_INTERPRETERS = ("python", "bash", "sh", "node", "ruby", "perl")
+_INTERPRETER = re.compile(r"(python|pypy)[\d.]*|bash|sh|node|ruby|perl")
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def _command(arguments: list[str]) -> str:
     if not arguments:
         return ""
     program = PurePath(arguments[0]).name
-    if not program.startswith(_INTERPRETERS):
+    if _INTERPRETER.fullmatch(program) is None:
         return program
     for position, argument in enumerate(arguments[1:], start=1):
         if argument == "-m":

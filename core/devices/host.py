@@ -72,11 +72,7 @@ def _cgroup_memory(root: Path, membership: str) -> tuple[int | None, int]:
 def _charged(folder: Path) -> int:
     current = _read(folder / "memory.current").strip()
     # Cached file pages count as used but are dropped on demand, as with the machine's own "available".
-    cache = [
-        line.split()[1]
-        for line in _read(folder / "memory.stat").splitlines()
-        if line[:14] == "inactive_file "
-    ]
+    cache = [line.split()[1] for line in _read(folder / "memory.stat").splitlines() if line[:14] == "inactive_file "]
     return max(int(current or 0) - int(cache[0] if cache else 0), 0)
 
 

@@ -6,9 +6,9 @@ Importing transformers takes seconds and the tables change with every release, s
 import ast
 import contextlib
 import functools
-import importlib.metadata
 import importlib.util
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class ConfigDefaults:
 def auto_tables() -> dict[str, Table]:
     """Return all tables by name, "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES" → {"llama": "LlamaForCausalLM", …}.
 
-    Parsed once for each version of transformers and kept in the cache folder. Raises SftuiError when transformers
+    Parsed once for each release of transformers and kept in the cache folder. Raises SftuiError when transformers
     is not installed.
     """
     return _auto_tables(_package(), cache_home())
@@ -42,19 +42,18 @@ def auto_tables() -> dict[str, Table]:
 
 @functools.cache
 def _auto_tables(package: Path, cache: Path) -> dict[str, Table]:
-    sources = [package / "models" / "auto" / name for name in _TABLE_FILES]
-    size = sum(source.stat().st_size for source in sources if source.is_file())
-    # The size tells an edited checkout from the release that has the same version.
-    kept = cache / f"auto-tables-{importlib.metadata.version('transformers')}-{size}.json"
+    paths = [package / "models" / "auto" / name for name in _TABLE_FILES]
+    sources = [path.read_bytes() for path in paths if path.is_file()]
+    # A checksum tells edited checkouts of one version apart, and costs less than importlib.metadata.
+    kept = cache / f"auto-tables-{zlib.crc32(b''.join(sources)):08x}.json"
     with contextlib.suppress(OSError, ValueError):
         tables = json.loads(kept.read_text(encoding="utf-8"))
         if isinstance(tables, dict) and "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES" in tables:
             return tables
     tables = {}
     for source in sources:
-        if source.is_file():
-            for name, table in _parse_tables(source.read_text(encoding="utf-8")).items():
-                tables.setdefault(name, {}).update(table)
+        for name, table in _parse_tables(source).items():
+            tables.setdefault(name, {}).update(table)
     # A cache that cannot be written costs a fraction of a second at each start, nothing else.
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
@@ -74,7 +73,7 @@ def _package() -> Path:
     return Path(spec.origin).parent
 
 
-def _parse_tables(source: str) -> dict[str, Table]:
+def _parse_tables(source: bytes) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for statement in ast.parse(source).body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):

@@ -106,9 +106,7 @@ def test_a_gpu_without_a_name_is_called_by_its_number(driver: Path) -> None:
 
 
 def test_a_lost_gpu_keeps_its_name_beside_the_healthy_one_and_may_come_back(driver: Path) -> None:
-    before, during, after = readings(
-        driver, {"STUB_NVML_COUNT": "2"}, {"STUB_NVML_LOST": "1"}, {"STUB_NVML_LOST": ""}
-    )
+    before, during, after = readings(driver, {"STUB_NVML_COUNT": "2"}, {"STUB_NVML_LOST": "1"}, {"STUB_NVML_LOST": ""})
     healthy, lost = during["gpus"]
     assert healthy == before["gpus"][0]
     assert lost["lost"] is True
@@ -209,6 +207,7 @@ def test_a_missing_package_is_a_sentence_and_not_a_crash(monkeypatch: pytest.Mon
         (["python", "-m", "vllm.entrypoints", "--api-key", "secret"], "python -m vllm.entrypoints"),
         (["python", "-c", "secret = 1"], "python -c"),
         (["/opt/bin/trtllm", "--key", "secret"], "trtllm"),
+        (["/usr/bin/shards", "secret"], "shards"),
         (["python3", "-i"], "python3"),
         ([], ""),
     ],

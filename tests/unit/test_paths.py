@@ -49,9 +49,7 @@ def test_a_file_is_replaced_for_its_owner_only_and_nothing_is_left_beside_it(tmp
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.yaml"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "run.yaml"
     target.write_text("old")
 
