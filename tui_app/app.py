@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import work
 from textual.app import App
 from textual.binding import Binding
 from textual.reactive import reactive
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from core.spec.run_spec import RunSpec
     from tui_app.draft import Draft
 
+_HERE = Path(__file__).parent
 READ_DELAY_SECONDS = 0.15
 """How long typing must pause before what it names is read."""
 TERMINAL_CHECK_SECONDS = 2.0
@@ -81,7 +84,7 @@ class SftuiApp(App[int]):
 
     TITLE = "sftui"
     # The first screen's styles are read with the app's: Textual reads those of later screens as they come.
-    CSS_PATH = ["app.tcss", "screens/runs.tcss"]
+    CSS_PATH = [_HERE / "app.tcss", _HERE / "screens" / "runs.tcss"]
     COMMANDS = {_command_provider}
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-very-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
@@ -155,8 +158,9 @@ class SftuiApp(App[int]):
             self.set_interval(TERMINAL_CHECK_SECONDS, self._leave_without_terminal)
         self._machine_watch.start()
         if self._wants_warm:
-            self.run_worker(self._start_warm(), group="warm")
+            self._start_warm()
 
+    @work(group="warm")
     async def _start_warm(self) -> None:
         def start() -> WarmRunner:
             from core.runs.launch import WarmRunner
@@ -240,10 +244,11 @@ class SftuiApp(App[int]):
         if draft is None:
             return
         if draft.needs_model:
-            self.run_worker(self._read_model(draft), group="read-model", exclusive=True)
+            self._read_model(draft)
         if draft.needs_data:
-            self.run_worker(self._read_data(draft), group="read-data", exclusive=True)
+            self._read_data(draft)
 
+    @work(group="read-model", exclusive=True)
     async def _read_model(self, draft: Draft) -> None:
         from core.memory.plan import read_model
 
@@ -256,6 +261,7 @@ class SftuiApp(App[int]):
         else:
             self.post_message(messages.ModelRead(draft.model_key, model))
 
+    @work(group="read-data", exclusive=True)
     async def _read_data(self, draft: Draft) -> None:
         from core.data.formats import read_facts
 
@@ -332,8 +338,9 @@ class SftuiApp(App[int]):
         if self._starting:
             return
         self._starting = True
-        self.run_worker(self._start(message.spec, message.plan), group="start")
+        self._start(message.spec, message.plan)
 
+    @work(group="start")
     async def _start(self, spec: RunSpec, plan: Plan | None) -> None:
         warm = self._warm
 

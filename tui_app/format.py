@@ -6,7 +6,6 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from core.runs.state import seconds_left, seconds_per_step
 from core.text import human_count, human_duration
 
 if TYPE_CHECKING:
@@ -112,6 +111,8 @@ def elapsed(state: RunState, now: float) -> float | None:
 
 def time_line(state: RunState, now: float, *, alive: bool) -> str:
     """Where the run is in time: "31 min in, 1 h 10 min left, done at 14:32"."""
+    from core.runs.state import seconds_left
+
     past = elapsed(state, now)
     if past is None:
         return "waiting for the runner"
@@ -130,6 +131,8 @@ def time_line(state: RunState, now: float, *, alive: bool) -> str:
 
 def figures(state: RunState) -> list[tuple[str, str]]:
     """The smaller figures of the last step, as names and values."""
+    from core.runs.state import seconds_per_step
+
     last = state.last
     rate = seconds_per_step(state)
     return [

@@ -10,12 +10,11 @@ from textual.message import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from core.memory.plan import ModelFacts, Plan
-
     from core.data.formats import DataFacts
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
     from core.errors import SftuiError
+    from core.memory.plan import ModelFacts, Plan
     from core.runs.folder import RunFolder, RunSummary
     from core.runs.state import RunState
     from core.spec.run_spec import RunSpec

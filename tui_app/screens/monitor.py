@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from textual import work
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -258,18 +259,18 @@ class MonitorScreen(Screen[None]):
         self.app.push_screen(dialog, answered)
 
     def _send(self, command: Command) -> None:
-        sent = self._sent = Sent(command, len(self.state.checkpoints))
+        self._sent = Sent(command, len(self.state.checkpoints))
         self._tick()
+        self._deliver(self._sent)
 
-        async def deliver() -> None:
-            try:
-                sent.id = await in_thread(lambda: send(self.folder, command))
-            except (SftuiError, OSError) as error:
-                self._sent = None
-                self.post_message(messages.ErrorRaised(error))
-            self._tick()
-
-        self.run_worker(deliver(), group="commands")
+    @work(group="commands")
+    async def _deliver(self, sent: Sent) -> None:
+        try:
+            sent.id = await in_thread(lambda: send(self.folder, sent.command))
+        except (SftuiError, OSError) as error:
+            self._sent = None
+            self.post_message(messages.ErrorRaised(error))
+        self._tick()
 
 
 def notice(state: RunState, sent: Sent | None, *, alive: bool) -> Content:

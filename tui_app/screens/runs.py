@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
+from textual import work
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 
-from core.runs.commands import send
-from core.runs.folder import RunFolder, RunSummary
 from core.text import human_duration, safe, shorten
 from tui_app import format as words
 from tui_app import messages
 from tui_app.background import in_thread
-from tui_app.dialogs.confirm import ConfirmDialog
-from tui_app.follow import RunsWatch
 from tui_app.theme import SFTUI_DARK
 from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.step_header import StepHeader
@@ -31,6 +28,8 @@ if TYPE_CHECKING:
 
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
+    from core.runs.folder import RunSummary
+    from tui_app.follow import RunsWatch
 
 WELCOME = Content.assemble(
     ("No runs yet.\n\n", "bold"),
@@ -135,9 +134,18 @@ class RunsScreen(Screen[None]):
         """Begin to follow the runs and the machine."""
         self.table.focus()
         self.watch(self.app, "devices_read", self._show_machine)
-        self._watch = RunsWatch(self)
-        # The first frame comes before the first reading.
-        self.call_after_refresh(self._watch.start)
+        # The first frame comes before the first reading, and before the import of what reads.
+        self.call_after_refresh(self._follow)
+
+    @work(group="follow")
+    async def _follow(self) -> None:
+        def load() -> type[RunsWatch]:
+            from tui_app.follow import RunsWatch
+
+            return RunsWatch
+
+        self._watch = (await in_thread(load))(self)
+        self._watch.start()
 
     def on_unmount(self) -> None:
         """Stop following."""
@@ -206,6 +214,8 @@ class RunsScreen(Screen[None]):
 
     def action_watch(self) -> None:
         """Watch the run under the cursor."""
+        from core.runs.folder import RunFolder
+
         if self.chosen is not None:
             self.post_message(messages.MonitorRequested(RunFolder(self.chosen.path)))
 
@@ -223,6 +233,8 @@ class RunsScreen(Screen[None]):
 
     def action_stop(self) -> None:
         """Ask whether to stop the run under the cursor."""
+        from tui_app.dialogs.confirm import ConfirmDialog
+
         run = self.chosen
         if run is None:
             return
@@ -232,7 +244,7 @@ class RunsScreen(Screen[None]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.run_worker(self._stop(run.path))
+                self._stop(run.path)
 
         self.app.push_screen(
             ConfirmDialog(
@@ -244,8 +256,11 @@ class RunsScreen(Screen[None]):
             answered,
         )
 
+    @work(group="commands")
     async def _stop(self, path: Path) -> None:
         from core.errors import SftuiError
+        from core.runs.commands import send
+        from core.runs.folder import RunFolder
 
         try:
             await in_thread(lambda: send(RunFolder(path), "stop"))
