@@ -1,7 +1,7 @@
 """A run on a plain terminal or in a pipe: a progress bar with what is left, or lines, or the journal's JSON."""
 
 import sys
-from typing import Protocol
+from typing import Never, Protocol
 
 from tqdm import tqdm
 
@@ -36,7 +36,7 @@ class TextReporter:
     """Lines for what happens, and on a terminal a bar for the steps."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Never] | None = None
         self._on_terminal = sys.stderr.isatty()
 
     def tell(self, entry: Entry, state: RunState) -> None:

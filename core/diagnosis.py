@@ -38,6 +38,13 @@ def diagnose(error: BaseException) -> Diagnosis:
             text,
             "Close other programs, load in 4 bit, or shorten max_length.",
         )
+    if "not training-compatible" in text and "chat template" in text:
+        return Diagnosis(
+            kind,
+            "Assistant-only loss does not work with this chat template",
+            "The template does not mark what the assistant says, and TRL has no marked version of it.",
+            "Turn assistant_only_loss off: then the whole conversation is learned.",
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         place = f" at {error.filename}" if error.filename else ""
         return Diagnosis(

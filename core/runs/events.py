@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -279,7 +280,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _build(kind: type[Any], fields: dict[str, Any]) -> object:
+def _build(kind: Any, fields: dict[str, Any]) -> object:
     hints = _hints(kind)
     return kind(**{name: _restore(hints[name], value) for name, value in fields.items() if name in hints})
 
@@ -300,5 +301,5 @@ def _restore(hint: Any, value: Any) -> Any:
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)

@@ -72,7 +72,10 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
     control.check()
 
     prompts = sample_prompts(spec, data)
-    _answer(run, (model, tokenizer), prompts, "base", 0)
+    if not spec.use_peft:
+        # Afterwards the base is gone; adapters can be switched off instead, so that training need not wait.
+        _answer(run, model, tokenizer, prompts, "base")
+        control.check()
 
     emit(events.PhaseStarted("adapting", "attaching adapters" if spec.use_peft else "every weight is trained"))
     if spec.use_peft:
@@ -100,7 +103,10 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
 
     emit(events.PhaseStarted("saving", "the adapter" if spec.use_peft else "the model"))
     result = _save(trainer, run.folder.adapter if spec.use_peft else run.folder.model)
-    _answer(run, (model, tokenizer), prompts, "tuned", step)
+    if spec.use_peft:
+        with model.disable_adapter():
+            _answer(run, model, tokenizer, prompts, "base")
+    _answer(run, model, tokenizer, prompts, "tuned", step)
     return events.RunFinished(step, result.name, time.monotonic() - began)
 
 
@@ -123,15 +129,16 @@ def _load_request(run: RunContext) -> loading.LoadRequest:
 
 def _answer(
     run: RunContext,
-    model_and_tokenizer: tuple[Any, Any],
+    model: Any,
+    tokenizer: Any,
     prompts: list[SamplePrompt],
     who: Literal["base", "tuned"],
-    step: int,
+    step: int = 0,
 ) -> None:
     if not prompts:
         return
     run.emit(events.PhaseStarted("sampling", f"{who} answers to {len(prompts)} prompts"))
-    answers = answer_prompts(*model_and_tokenizer, prompts, go_on=lambda: not run.control.stop_requested)
+    answers = answer_prompts(model, tokenizer, prompts, stop=lambda: run.control.stop_requested)
     run.emit(events.SamplesAnswered(who, step, answers))
 
 
