@@ -96,11 +96,21 @@ class SftuiApp(App[int]):
         "review": _review_screen,
     }
     BINDINGS = [
-        *(Binding(str(number), f"step('{step}')", step.title(), show=False) for number, step in enumerate(STEPS, 1)),
+        *(
+            Binding(
+                str(number),
+                f"step('{step}')",
+                step.title(),
+                show=False,
+                tooltip="The steps of the set-up: model, data, precision, training, review",
+            )
+            for number, step in enumerate(STEPS, 1)
+        ),
         Binding("h", "home", "Runs", show=False, tooltip="All runs"),
         Binding("escape", "go_back", "Back", show=False, tooltip="Back to where you came from"),
         Binding("question_mark", "explain", "Help", key_display="?", tooltip="The keys of this screen"),
         Binding("q", "quit", "Quit", tooltip="Leave; runs go on"),
+        Binding("ctrl+q", "quit", "Quit", show=False, priority=True, tooltip="Leave; runs go on"),
     ]
 
     draft: reactive[Draft | None] = reactive(None)
@@ -351,6 +361,8 @@ class SftuiApp(App[int]):
             folder = create_run(spec, plan.to_json() if plan is not None else None)
             if warm is None or not warm.run(folder):
                 start_run(folder)
+                if warm is not None:
+                    warm.close()
             return folder
 
         try:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from tui_app.dialogs.command_help import is_told
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -31,9 +33,7 @@ class ActionProvider(Provider):
     def _actions(self) -> Iterator[tuple[str, str, Run]]:
         taken: set[str] = set()
         for node, binding, enabled, tooltip in self.screen.active_bindings.values():
-            if node is self.app or binding.system or not enabled or not binding.description:
-                continue
-            if binding.action in taken:
+            if node is self.app or not enabled or not is_told(binding) or binding.action in taken:
                 continue
             taken.add(binding.action)
             key = self.app.get_key_display(binding)

@@ -18,6 +18,7 @@ PHASES = ("preparing", "loading", "adapting", "training", "saving")
 ENDED: frozenset[Status] = frozenset({"finished", "stopped", "failed", "interrupted"})
 _TREND_WINDOW = 100
 _TREND_LEAST = 10
+_STEPS_BEFORE_ESTIMATE = 3
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "starting": ("○", "$secondary"),
@@ -57,6 +58,13 @@ def loss(value: float | None) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.3g}"
+
+
+def short_loss(value: float | None) -> str:
+    """A loss in at most seven cells."""
+    if value is not None and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf"
+    return loss(value)
 
 
 def small(value: float | None) -> str:
@@ -123,8 +131,11 @@ def time_line(state: RunState, now: float, *, alive: bool) -> str:
     words = f"{human_duration(round(past))} in"
     left = seconds_left(state)
     if state.phase == "training" and left is not None and state.last_time is not None:
-        # The clock goes on between two steps.
-        left = max(0.0, left - max(0.0, now - state.last_time))
+        # The first steps warm up: a guess from one or two is off by a multiple.
+        if len(state.steps) < _STEPS_BEFORE_ESTIMATE:
+            return f"{words}, time left known after {_STEPS_BEFORE_ESTIMATE} steps"
+        # The clock goes on between two steps, but by no more than one: a step that hangs brings no end nearer.
+        left = max(0.0, left - min(now - state.last_time, left / max(1, (state.max_steps or 0) - state.step)))
         words += f", {human_duration(round(left))} left, done at {clock(now + left)}"
     return words
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+from rich.text import Text
 from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
-from textual.content import Content
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
+
+from tui_app.theme import SFTUI_DARK
 
 if TYPE_CHECKING:
     from textual.app import App, ComposeResult
@@ -27,6 +30,7 @@ class CommandHelp(ModalScreen[None]):
     }
     CommandHelp VerticalScroll { height: auto; max-height: 100%; }
     CommandHelp Static { height: auto; }
+    CommandHelp #about { margin-bottom: 1; }
     """
     BINDINGS = [
         Binding("escape,q,question_mark", "dismiss(None)", "Close", show=False),
@@ -45,7 +49,8 @@ class CommandHelp(ModalScreen[None]):
             box.border_title = "Keys of this screen"
             box.border_subtitle = "escape closes"
             with VerticalScroll():
-                yield Static(self._content(), markup=False)
+                yield Static(self._about, id="about", markup=False)
+                yield Static(self._content())
 
     def on_mount(self) -> None:
         """Let the arrows scroll."""
@@ -59,27 +64,34 @@ class CommandHelp(ModalScreen[None]):
         """Scroll up."""
         self.query_one(VerticalScroll).scroll_up()
 
-    def _content(self) -> Content:
-        lines: list[Content] = [Content(self._about), Content("")] if self._about else []
+    def _content(self) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(min_width=12)
+        table.add_column()
         for group, keys in self._keys.items():
-            lines.append(Content.styled(group, "bold"))
-            lines += [Content.assemble((f"  {key:<14}", "$accent"), meaning) for key, meaning in keys]
-            lines.append(Content(""))
-        return Content("\n").join(lines[:-1])
+            if table.row_count:
+                table.add_row()
+            table.add_row(Text(group, style="bold"))
+            for key, meaning in keys:
+                table.add_row(Text(f"  {key}", style=SFTUI_DARK.accent or ""), Text(meaning))
+        return table
+
+
+def is_told(binding: Binding) -> bool:
+    """Whether a key is one of ours to tell of: widgets bring dozens that everybody expects, such as the arrows."""
+    return bool(binding.description) and not binding.system and (binding.show or bool(binding.tooltip))
 
 
 def keys_of(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
     """The described keys that work on a screen now, the screen's own first, then those of the app."""
     app: App[object] = screen.app
     groups: dict[str, list[tuple[str, str]]] = {"Here": [], _EVERYWHERE: []}
-    merged: dict[tuple[str, str, str], list[str]] = {}
+    merged: dict[tuple[str, str], list[str]] = {}
     for node, binding, enabled, tooltip in screen.active_bindings.values():
-        if enabled and binding.description and not binding.system:
+        if enabled and is_told(binding):
             group = _EVERYWHERE if node is app else "Here"
-            merged.setdefault((group, binding.action, tooltip or binding.description), []).append(
-                app.get_key_display(binding)
-            )
-    for (group, _, meaning), keys in merged.items():
+            merged.setdefault((group, tooltip or binding.description), []).append(app.get_key_display(binding))
+    for (group, meaning), keys in merged.items():
         groups[group].append((", ".join(keys), meaning))
     groups[_EVERYWHERE].append((app.COMMAND_PALETTE_DISPLAY or "^p", "Find any action by its name"))
     return {group: found for group, found in groups.items() if found}

@@ -316,12 +316,9 @@ def note_lines(state: RunState) -> list[Content]:
             )
         )
     if state.adapted is not None:
-        share = state.adapted.trainable_parameters / max(1, state.adapted.total_parameters)
+        trained, total = state.adapted.trainable_parameters, state.adapted.total_parameters
         lines.append(
-            Content.assemble(
-                ("trains", "bold"),
-                f"  {human_count(state.adapted.trainable_parameters)} parameters, {share:.2%}".replace("%", " %"),
-            )
+            Content.assemble(("trains", "bold"), f"  {human_count(trained)} of {human_count(total)} parameters")
         )
     if state.data is not None:
         data = state.data

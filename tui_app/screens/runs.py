@@ -77,7 +77,7 @@ _STYLES = {
     "finished": SFTUI_DARK.success or "",
 }
 _WIDEST_RUN = 44
-_SIDE_WIDTH, _SIDE_FROM = 42, 100
+_SIDE_WIDTH, _SIDE_FROM = 42, 110
 
 
 def fitting(width: int) -> dict[str, int]:
@@ -94,17 +94,24 @@ def fitting(width: int) -> dict[str, int]:
     return widths
 
 
+class RunTable(DataTable[Text]):
+    """The table of runs, with vi keys."""
+
+    BINDINGS = [
+        Binding("enter", "select_cursor", "Watch", tooltip="Watch the run"),
+        Binding("j", "cursor_down", "Down", show=False, tooltip="Down (or ↓)"),
+        Binding("k", "cursor_up", "Up", show=False, tooltip="Up (or ↑)"),
+    ]
+
+
 class RunsScreen(Screen[None]):
     """The list of runs, live."""
 
     HELP = "Every run on this machine. Live ones move by themselves; a run goes on when you leave."
     BINDINGS = [
-        Binding("enter", "watch", "Watch", tooltip="Watch the run"),
         Binding("n", "new", "New run", tooltip="Set up a run"),
         Binding("t", "starter", "Try the starter", tooltip="Train the built-in model: a minute, no GPU, no network"),
         Binding("s", "stop", "Stop", tooltip="Stop the run and save a checkpoint"),
-        Binding("j", "cursor(1)", "Down", show=False),
-        Binding("k", "cursor(-1)", "Up", show=False),
     ]
 
     def __init__(self) -> None:
@@ -120,15 +127,15 @@ class RunsScreen(Screen[None]):
         yield Static("", id="summary", markup=False)
         with Horizontal(id="body"):
             yield Static(WELCOME, id="welcome", markup=False)
-            yield DataTable[Text](cursor_type="row", id="runs", cell_padding=1)
+            yield RunTable(cursor_type="row", id="runs")
             with VerticalScroll(id="side", can_focus=False):
                 yield GpuPanel()
         yield Footer()
 
     @property
-    def table(self) -> DataTable[Text]:
+    def table(self) -> RunTable:
         """The table of runs."""
-        return self.query_one("#runs", DataTable)
+        return self.query_one(RunTable)
 
     def on_mount(self) -> None:
         """Begin to follow the runs and the machine."""
@@ -158,7 +165,8 @@ class RunsScreen(Screen[None]):
             self._watch.wake()
 
     def on_resize(self) -> None:
-        """Show as many columns as there is room for."""
+        """Show as many columns as there is room for, and the machine beside them."""
+        self.set_class(self.size.width >= _SIDE_FROM, "-side")
         self._lay_columns()
 
     def on_runs_listed(self, message: messages.RunsListed) -> None:
@@ -167,6 +175,7 @@ class RunsScreen(Screen[None]):
         reordered = list(runs) != list(self._runs)
         self._runs = runs
         self.set_class(not runs, "-empty")
+        self.refresh_bindings()
         self.query_one("#summary", Static).update(_summary(message.runs))
         if reordered:
             self._fill()
@@ -209,15 +218,15 @@ class RunsScreen(Screen[None]):
         return self._runs.get(rows[row]) if 0 <= row < len(rows) else None
 
     def on_data_table_row_selected(self) -> None:
-        """Enter on a row."""
-        self.action_watch()
-
-    def action_watch(self) -> None:
         """Watch the run under the cursor."""
         from core.runs.folder import RunFolder
 
         if self.chosen is not None:
             self.post_message(messages.MonitorRequested(RunFolder(self.chosen.path)))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to stop only where there is a run."""
+        return bool(self._runs) if action == "stop" else True
 
     def action_new(self) -> None:
         """Set up a run."""
@@ -226,10 +235,6 @@ class RunsScreen(Screen[None]):
     def action_starter(self) -> None:
         """Set up the built-in example."""
         self.post_message(messages.StarterRequested())
-
-    def action_cursor(self, rows: int) -> None:
-        """Move the cursor."""
-        self.table.move_cursor(row=self.table.cursor_row + rows)
 
     def action_stop(self) -> None:
         """Ask whether to stop the run under the cursor."""
@@ -289,7 +294,7 @@ def cells(run: RunSummary) -> dict[str, Text]:
         "model": Text(shorten(safe(model), 22)),
         "method": Text(method.get(run.method, safe(run.method) or "–")),
         "step": Text(words.steps(run.step, run.max_steps), justify="right"),
-        "loss": Text(words.loss(run.loss), justify="right"),
+        "loss": Text(words.short_loss(run.loss), justify="right"),
         "started": Text(words.clock(run.started) if run.started else "–", justify="right"),
         "took": Text(took, justify="right"),
     }

@@ -27,8 +27,8 @@ class LogTail(VerticalScroll):
     LogTail > Static { height: auto; color: $secondary; }
     """
     BINDINGS = [
-        Binding("j", "scroll_down", "Down", show=False),
-        Binding("k", "scroll_up", "Up", show=False),
+        Binding("j", "scroll_down", "Down", show=False, tooltip="Scroll down (or ↓)"),
+        Binding("k", "scroll_up", "Up", show=False, tooltip="Scroll up (or ↑)"),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:

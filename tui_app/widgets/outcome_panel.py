@@ -87,7 +87,7 @@ def _finished(folder: RunFolder, state: RunState, outcome: events.RunFinished) -
 def _stopped(folder: RunFolder, outcome: events.RunStopped) -> list[Content]:
     lines = [
         Content(
-            f"{safe(outcome.reason) or 'By request'}, after step {number(outcome.step)} "
+            f"{_sentence(safe(outcome.reason)) or 'By request'}, after step {number(outcome.step)} "
             f"and {human_duration(outcome.seconds)}."
         )
     ]
@@ -106,6 +106,10 @@ def _failed(folder: RunFolder, outcome: events.RunFailed) -> list[Content]:
     if outcome.traceback_file is not None:
         lines.append(_pair("traceback", safe(str(folder.path / outcome.traceback_file))))
     return lines
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _pair(name: str, value: str) -> Content:
