@@ -12,7 +12,7 @@ from core.runs.folder import RunFolder, RunSummary, all_runs, summary_of
 from core.runs.journal import JournalReader
 from core.runs.state import RunState, reduce
 from core.text import safe
-from tui_app.messages import LogRead, RunsListed, RunUpdated
+from tui_app.messages import ErrorRaised, LogRead, RunsListed, RunUpdated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.15
 _LIST_SECONDS = 1.0
+_BATCH = 5000
 _LOG_LINES = 500
 _LOG_BYTES = 256 * 1024
 _END_BYTES = 64 * 1024
@@ -52,8 +53,18 @@ class _Watch:
         self._woken.set()
 
     def _watch(self) -> None:
+        told = ""
         while not self._stopped.is_set():
-            self._look()
+            try:
+                self._look()
+            except OSError as error:
+                # The disk may come back, as after a lost network mount; one dialog for it is enough.
+                if str(error) != told:
+                    told = str(error)
+                    self._target.post_message(ErrorRaised(error))
+            except Exception as error:  # noqa: BLE001 - a frozen screen that says nothing would be worse
+                self._target.post_message(ErrorRaised(error))
+                return
             self._woken.wait(self._period)
             self._woken.clear()
 
@@ -81,8 +92,13 @@ class RunFollower(_Watch):
     def _look(self) -> None:
         # Asked before the journal is read: a runner that ended in between has written its last word by then.
         alive = self._folder.is_alive()
-        for entry in self._journal.read_new():
+        for count, entry in enumerate(self._journal.read_new(), start=1):
             self._state = reduce(self._state, entry)
+            # A long journal is shown as it is read, and reading it can be stopped.
+            if count % _BATCH == 0:
+                if self._stopped.is_set():
+                    return
+                self._target.post_message(RunUpdated(self._folder, self._state, alive=alive))
         seen = (self._state.last_seq, alive)
         if seen != self._posted:
             self._posted = seen

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from core.text import human_bytes, safe
-from tui_app.messages import MachineRead
+from tui_app.messages import ErrorRaised, MachineRead
 
 if TYPE_CHECKING:
     from textual.message_pump import MessagePump
@@ -41,9 +41,13 @@ class MachineWatch:
 
         monitor = GpuMonitor()
         while not self._stopped.is_set():
-            reading = MachineRead(monitor.read(), read_host(runs_home()))
+            try:
+                reading = MachineRead(monitor.read(), read_host(runs_home()))
+            except OSError as error:
+                self._target.post_message(ErrorRaised(error))
+                return
             if self._stopped.is_set():
-                break
+                return
             self._target.post_message(reading)
             self._stopped.wait(_PERIOD_SECONDS)
 
