@@ -162,13 +162,21 @@ class Draft:
 
     def _rebuilt(self) -> "Draft":
         checked = check_values(self.values)
+        # Contradictions are only found in a spec that has everything: they are not to wait for model and data.
+        others = check_values({**_PLACEHOLDERS, **self.values}).problems if checked.spec is None else ()
         wrong = [problem.field for problem in checked.problems if problem.level == "error"]
         spec = None if wrong else checked.spec
-        left_out = tuple(dict.fromkeys(name.partition("[")[0] for name in wrong))
-        plan, refused = self._planned(spec or _spec_without(self.values, left_out))
+        # Values that only contradict each other still make a spec, whose cost can be shown.
+        left_out = () if checked.spec else tuple(dict.fromkeys(name.partition("[")[0] for name in wrong))
+        plan, refused = self._planned(checked.spec or _spec_without(self.values, left_out))
+        if wrong:
+            # What is wrong has been said; the plan's refusal would only say it again.
+            refused = ()
         # An empty field is no mistake of the plan's: only what was typed wrongly is worth a word there.
         typed = tuple(name for name in left_out if name not in _PLACEHOLDERS)
-        problems = _in_order((*checked.problems, *self._problems_of_files(), *(plan.problems if plan else refused)))
+        problems = _in_order(
+            (*checked.problems, *others, *self._problems_of_files(), *(plan.problems if plan else refused))
+        )
         return replace(self, spec=spec, problems=problems, plan=plan, left_out=typed)
 
     def _planned(self, spec: RunSpec | None) -> tuple[Plan | None, tuple[Problem, ...]]:
@@ -205,8 +213,7 @@ def _spec_without(values: Mapping[str, Any], names: tuple[str, ...]) -> RunSpec 
     for name in names:
         kept = _without(kept, name)
     kept = {**_PLACEHOLDERS, **kept}
-    checked = check_values(kept)
-    return None if any(problem.level == "error" for problem in checked.problems) else checked.spec
+    return check_values(kept).spec
 
 
 def _in_order(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:

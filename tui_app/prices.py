@@ -35,10 +35,11 @@ class WeightSizes:
 
     def of(self, draft: Draft) -> list[tuple[str, int | None]]:
         """(label, bytes) for each variant; nothing while no model is known."""
-        if draft.model is None or draft.plan is None:
+        if draft.model is None or draft.gpus is None:
             return []
-        dtype = [choice.value for choice in draft.plan.choices if choice.name == "dtype"]
-        key = (draft.model_key, dtype, value_of(draft.values, "use_bnb_nested_quant"))
+        names = ("dtype", "use_bnb_nested_quant", "sftui.device")
+        # The model's facts come after its name, and with them the sizes.
+        key = (id(draft.model), *(value_of(draft.values, name) for name in names))
         if key != self._key:
             self._key = key
             self._sizes = [

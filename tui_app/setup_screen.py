@@ -54,7 +54,7 @@ class SetupScreen(Screen[None]):
         # A field has its own Enter, which would hide this one from the footer.
         Binding("enter", "next_step", "Next step", show=False, tooltip="Go on to the next step"),
         Binding("ctrl+n", "next_step", "Next", tooltip="Go on to the next step"),
-        Binding("escape", "app.back", "Back", tooltip="Back to where you came from; nothing is lost"),
+        Binding("escape", "app.go_back", "Back", tooltip="Back to where you came from; nothing is lost"),
     ]
     STEP: ClassVar[Step] = "model"
 
@@ -121,8 +121,12 @@ class SetupScreen(Screen[None]):
         self.change(message.changes)
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        """Enter goes on, also out of a field."""
+        """Enter counts in a field, too."""
         message.stop()
+        self.submit(message.input)
+
+    def submit(self, field: Input) -> None:
+        """Enter was pressed in a field: go on."""
         self.action_next_step()
 
     def action_next_step(self) -> None:

@@ -91,14 +91,13 @@ class DataScreen(SetupScreen):
         """Other files are named."""
         self.change({"datasets": [{"path": path} for path in message.paths] or REMOVED})
 
-    def on_input_submitted(self, message: Input.Submitted) -> None:
+    def submit(self, field: Input) -> None:
         """Enter in the field of the files goes to the rows first."""
         rows = self.query_one(RowView)
-        if message.input is self.query_one(PathRow).editor and rows.display:
-            message.stop()
+        if field is self.query_one(PathRow).editor and rows.display:
             rows.focus()
         else:
-            super().on_input_submitted(message)
+            self.action_next_step()
 
     def action_row(self, by: int) -> None:
         """Show another row."""

@@ -90,7 +90,6 @@ class ModelScreen(SetupScreen):
 
     def on_mount(self) -> None:
         """Look for models on this machine."""
-        super().on_mount()
         self.run_worker(self._find_models(), group="models", exclusive=True)
 
     async def _find_models(self) -> None:
@@ -123,26 +122,19 @@ class ModelScreen(SetupScreen):
         self._echoes.typed(named)
         self.change({"model_name_or_path": named or REMOVED})
 
-    def on_input_submitted(self, message: Input.Submitted) -> None:
+    def submit(self, field: Input) -> None:
         """Enter chooses what is highlighted; what is chosen already is gone on with."""
-        message.stop()
-        models = self.query_one(ModelList)
-        text = message.value.strip()
-        chosen = model_path(self.draft.values)
-        if models.highlighted is not None and self._shown and chosen != text:
-            self._choose(self._shown[models.highlighted])
-        elif chosen and self.draft.model_problem is None:
+        at = self.query_one(ModelList).highlighted
+        if at is not None:
+            self._take(self._shown[at])
+        elif self.draft.model_problem is None and model_path(self.draft.values):
             self.action_next_step()
 
     @on(OptionList.OptionSelected, "#models")
     def selected(self, event: OptionList.OptionSelected) -> None:
         """Enter in the list chooses, and goes on if that one was chosen already."""
         event.stop()
-        model = self._shown[event.option_index]
-        if reference(model) == model_path(self.draft.values):
-            self.action_next_step()
-        else:
-            self._choose(model)
+        self._take(self._shown[event.option_index])
 
     def action_highlight(self, by: int) -> None:
         """Move in the list from the field."""
@@ -152,7 +144,11 @@ class ModelScreen(SetupScreen):
         else:
             models.action_cursor_up()
 
-    def _choose(self, model: LocalModel) -> None:
+    def _take(self, model: LocalModel) -> None:
+        if reference(model) == model_path(self.draft.values):
+            if self.draft.model_problem is None:
+                self.action_next_step()
+            return
         path = self.query_one("#path", Input)
         with path.prevent(Input.Changed):
             path.value = safe(reference(model))
@@ -169,8 +165,9 @@ class ModelScreen(SetupScreen):
         models = self.query_one(ModelList)
         self._shown = shown
         models.set_options([Option(_line(model, chosen)) for model in shown])
-        at = next((number for number, model in enumerate(shown) if reference(model) == chosen), 0)
-        models.highlighted = at if shown else None
+        at = next((number for number, model in enumerate(shown) if reference(model) == chosen), None)
+        # A model that is on no list must not be lost to the first one by Enter.
+        models.highlighted = 0 if at is None and shown and not chosen else at
         words = "Models on this machine" if shown else "No model on this machine is called that."
         self.query_one("#found", Label).update(words)
 

@@ -74,7 +74,7 @@ class PathRow(FormRow):
     ) -> None:
         self._explanation = explanation
         self._echoes = Echoes()
-        editor = Input(placeholder="path", compact=True, suggester=PathSuggester(suffixes))
+        editor = Input(placeholder="path", compact=True, select_on_focus=False, suggester=PathSuggester(suffixes))
         super().__init__(title, editor, stacked=True, id=row_id(name))
 
     def concerns(self, field: str) -> bool:

@@ -144,9 +144,12 @@ class OptionRow(FormRow):
             self.editor.show(value is True)
         elif isinstance(self.editor, ChoiceEditor):
             self.editor.show(_UNSET if value is None else shown_value(value))
-        elif self._echoes.is_foreign(value) and self._meant(self.editor.value) != value:
+        elif self._echoes.is_foreign(value) and (not self.editor.value or self._meant(self.editor.value) != value):
             with self.prevent(Input.Changed):
                 self.editor.value = safe(shown_value(value, self.option.name))
+            if self.editor.has_focus:
+                # As if one had come to the field after it was filled: typing replaces the value.
+                self.editor.select_all()
 
     def _meant(self, text: str) -> Any:
         # An empty field stands for the default, which its placeholder shows.
@@ -180,8 +183,8 @@ class SpecForm(Vertical):
     SpecForm > .heading.-first { margin: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "screen.focus_next", "Next option", show=False),
-        Binding("up,k", "screen.focus_previous", "Previous option", show=False),
+        Binding("down,j", "app.focus_next", "Next option", show=False),
+        Binding("up,k", "app.focus_previous", "Previous option", show=False),
     ]
 
     def __init__(self, entries: Sequence[str | FormRow], *, id: str | None = None) -> None:

@@ -1,0 +1,129 @@
+"""Step 1: a model is found, chosen and explained."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tui.setup_helpers import make_model, one_gpu, opened, seen, sees, told, types, wait_for
+from tui_app.screens.model import ModelList
+from tui_app.widgets.memory_bar import MemoryBar
+
+pytest_plugins = ["tests.tui.setup_helpers"]
+
+
+async def test_typing_filters_and_enter_chooses_then_goes_on(home: Path) -> None:
+    make_model(home / "tiny-llama")
+    make_model(home / "other")
+    async with opened("model") as (app, pilot):
+        await sees(pilot, "tiny-llama")
+        await types(pilot, "tiny")
+        await wait_for(pilot, lambda: app.screen.query_one(ModelList).option_count == 1)
+        assert "model_name_or_path" not in app.known.values, "half a name is no model yet"
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: app.known.model is not None)
+        assert app.known.values["model_name_or_path"] == str(home / "tiny-llama")
+        await sees(pilot, "In 4 bit, NF4")
+        assert "llama is a text model: transformers loads it as LlamaForCausalLM." in told(app, "ModelCard")
+        await pilot.press("enter")
+        await sees(pilot, "[2 Data")
+
+
+async def test_arrows_move_in_the_list_from_the_field(home: Path) -> None:
+    make_model(home / "aaa")
+    make_model(home / "bbb")
+    async with opened("model") as (app, pilot):
+        await sees(pilot, "bbb")
+        models = app.screen.query_one(ModelList)
+        first = models.highlighted
+        await pilot.press("down")
+        assert models.highlighted == (first or 0) + 1
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: app.known.model is not None)
+
+
+async def test_digits_and_letters_typed_into_the_field_stay_there(home: Path) -> None:
+    async with opened("model") as (app, pilot):
+        await types(pilot, "/x/q3h")
+        assert app.screen.query_one("#path").value == "/x/q3h"  # type: ignore[attr-defined]
+        await wait_for(pilot, lambda: app.known.values.get("model_name_or_path") == "/x/q3h")
+        assert "[1 Model" in seen(app)
+
+
+async def test_a_folder_that_is_no_model_says_so_in_place_and_enter_stays(home: Path) -> None:
+    (home / "empty").mkdir()
+    async with opened("model") as (app, pilot):
+        await types(pilot, str(home / "empty"))
+        await wait_for(pilot, lambda: app.known.model_problem is not None)
+        await sees(pilot, "✗")
+        problem = app.known.model_problem
+        assert problem is not None
+        assert problem.title in told(app, "ModelCard")
+        assert problem.hint in told(app, "ModelCard")
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "[1 Model]" in seen(app)
+
+
+async def test_pickled_weights_are_named_as_such(home: Path) -> None:
+    folder = make_model(home / "old")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    async with opened("model", {"model_name_or_path": str(folder)}) as (app, _):
+        problem = app.known.model_problem
+        assert problem is not None
+        assert problem.title in told(app, "ModelCard")
+        assert "pickle" in f"{problem.message} {problem.hint}".lower()
+
+
+async def test_the_memory_bar_names_the_gpu_and_fills_when_a_model_is_chosen(home: Path) -> None:
+    folder = make_model(home / "tiny")
+    async with opened("model", gpus=one_gpu()) as (app, pilot):
+        await sees(pilot, "? of 80.0 GB")
+        await sees(pilot, "NVIDIA H100 80GB")
+        await types(pilot, str(folder))
+        await wait_for(pilot, lambda: app.known.plan is not None and app.known.plan.memory is not None)
+        await sees(pilot, "Memory W")
+        assert "▒ in use" in seen(app)
+
+
+async def test_without_a_gpu_the_bar_says_that_it_is_the_hosts_memory(home: Path) -> None:
+    async with opened("model") as (_, pilot):
+        await sees(pilot, "CPU: host memory")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_bar_and_header_are_at_the_same_place_on_every_step(home: Path, size: tuple[int, int]) -> None:
+    values = {"model_name_or_path": str(make_model(home / "tiny"))}
+    async with opened("model", values, size=size) as (app, pilot):
+        regions = set()
+        for key, title in zip("12345", ("Model", "Data", "Precision", "Training", "Review"), strict=True):
+            if app.focused is not None:
+                # Digits belong to a field while one is in it.
+                app.screen.set_focus(None)
+            await pilot.press(key)
+            await sees(pilot, f"[{key} {title}")
+            regions.add(app.screen.query_one(MemoryBar).region)
+        assert len(regions) == 1
+        assert regions.pop().bottom == size[1] - 1
+
+
+async def test_a_name_with_escapes_and_markup_is_only_text(home: Path) -> None:
+    make_model(home / "bad[b]\x1b[31m")
+    async with opened("model") as (app, pilot):
+        await sees(pilot, "bad[b]␛[31m")
+        assert "\x1b" not in seen(app)
+        await pilot.press("down", "enter")
+        await wait_for(pilot, lambda: app.known.model is not None)
+        assert app.known.values["model_name_or_path"] == str(home / "bad[b]\x1b[31m")
+
+
+async def test_going_back_and_forth_loses_nothing(home: Path) -> None:
+    async with opened("model") as (app, pilot):
+        await types(pilot, "/nowhere/x")
+        await pilot.press("ctrl+n")
+        await sees(pilot, "[2 Data")
+        await pilot.press("escape")
+        await sees(pilot, "[1 Model")
+        assert app.screen.query_one("#path").value == "/nowhere/x"  # type: ignore[attr-defined]
+        await pilot.press("escape")
+        await sees(pilot, "Runs")
