@@ -33,6 +33,14 @@ def cache_home() -> Path:
     return _xdg("XDG_CACHE_HOME", ".cache") / _NAME
 
 
+def expand(name: str | Path) -> Path:
+    """Return the path with a leading ~ replaced; that of a user who does not exist stays as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def _xdg(variable: str, default: str) -> Path:
     # The XDG specification: a relative path is invalid and is to be ignored.
     value = Path(os.environ.get(variable, ""))

@@ -1,6 +1,8 @@
 """From loose values, as typed or read from YAML, to a RunSpec: every problem at once, each with its fix."""
 
 import difflib
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from core.spec import trl_arguments
+from core.spec import plain_yaml, trl_arguments
 from core.spec.problems import Problem, SpecError
 from core.spec.run_spec import Option, RunSpec, SftuiOptions, options
 
@@ -19,6 +21,19 @@ ALIASES = {
     "max_seq_length": "max_length",
     "model_name": "model_name_or_path",
 }
+# Arguments of `trl sft` beside those of SFTConfig that ask for nothing special at these values.
+_HARMLESS: Mapping[str, Any] = {
+    "dataset_config": None,
+    "dataset_train_split": "train",
+    "dataset_test_split": "test",
+    "dataset_streaming": False,
+    "streaming": False,
+    "ignore_bias_buffers": False,
+    "lora_target_parameters": None,
+    "lora_modules_to_save": None,
+    "lora_task_type": "CAUSAL_LM",
+}
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +73,13 @@ def parse_value(name: str, text: str) -> Any:
     option = options().get(name)
     text = text.strip()
     if option is None:
-        return yaml.safe_load(text) if text else None
+        return _as_yaml(text)
     if not text:
         return None if option.optional else ""
     if text in option.choices:
         return text
+    if list in option.kinds and text.startswith("["):
+        return _as_yaml(text)
     if list in option.kinds and (not option.choices or "," in text):
         return [part.strip() for part in text.split(",") if part.strip()]
     if bool in option.kinds and text.lower() in ("true", "yes", "on", "false", "no", "off"):
@@ -72,10 +89,18 @@ def parse_value(name: str, text: str) -> Any:
     for kind in (int, float):
         if kind in option.kinds:
             try:
-                return kind(text.replace("_", "").replace(",", ""))
+                # 0,5 is half of something to many people: it must not become 5.
+                return kind(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)
             except ValueError:
                 continue
     return text if list not in option.kinds else [text]
+
+
+def _as_yaml(text: str) -> Any:
+    try:
+        return plain_yaml.load(text)
+    except (yaml.YAMLError, RecursionError):
+        return text
 
 
 def value_of(values: Mapping[str, Any], name: str) -> Any:
@@ -92,14 +117,20 @@ def with_value(values: Mapping[str, Any], name: str, value: Any) -> dict[str, An
     """A copy of the values with one option set; `sftui.x` goes under `sftui`."""
     if not name.startswith("sftui."):
         return {**values, name: value}
-    return {**values, "sftui": {**values.get("sftui", {}), name.removeprefix("sftui."): value}}
+    section = values.get("sftui")
+    kept = section if isinstance(section, Mapping) else {}
+    return {**values, "sftui": {**kept, name.removeprefix("sftui."): value}}
 
 
 def _sort_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     known: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     problems: list[Problem] = []
-    for key, value in {**values.get("extra_arguments", {}), **values}.items():
+    passed_on = values.get("extra_arguments") or {}
+    if not isinstance(passed_on, Mapping):
+        problems.append(Problem("extra_arguments", "error", "must be `name: value` lines.", ""))
+        passed_on = {}
+    for key, value in {**passed_on, **values}.items():
         name = ALIASES.get(key, key)
         if name in RunSpec.model_fields:
             if name != "extra_arguments":
@@ -112,9 +143,16 @@ def _sort_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]
             )
         elif name in trl_arguments.argument_names():
             extra[name] = value
+        elif key in _HARMLESS:
+            if value != _HARMLESS[key]:
+                problems.append(
+                    Problem(key, "error", f"is not read by sftui yet; it is {_shown(value)}.", "Remove it.")
+                )
         else:
             problems.append(_unknown(key))
-    section = known.get("sftui")
+    if known.get("lora_target_modules") == ["all-linear"]:
+        known["lora_target_modules"] = "all-linear"
+    section = known["sftui"] = {} if known.get("sftui") is None else known["sftui"]
     if isinstance(section, Mapping):
         unknown = [key for key in section if key not in SftuiOptions.model_fields]
         problems += [_unknown(f"sftui.{key}") for key in unknown]
@@ -133,6 +171,10 @@ def _unknown(key: str) -> Problem:
     return Problem(key, "error", "is not an option of sftui and not an argument of the installed SFTConfig.", fix)
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 58
+
+
 def _explain(error: ValidationError) -> list[Problem]:
     problems: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
@@ -144,12 +186,22 @@ def _explain(error: ValidationError) -> list[Problem]:
         elif place and place[0] == "datasets" and len(place) > 1:
             problem = _dataset_problem(place, detail["msg"], detail.get("input"))
         elif option is not None:
-            message = f"must be {option.allowed()}; it is {_shown(detail.get('input'))}."
+            problem = _wrong_value(option, detail["input"])
+        elif dotted == "sftui":
+            message = f"must be a section of `name: value` lines; it is {_shown(detail['input'])}."
             problem = Problem(dotted, "error", message, "")
         else:
             problem = Problem(dotted, "error", f"{detail['msg']}; it is {_shown(detail.get('input'))}.", "")
         problems.setdefault(problem.field, problem)
     return list(problems.values())
+
+
+def _wrong_value(option: Option, given: Any) -> Problem:
+    if given in ("", []):
+        return Problem(option.name, "error", "is empty.", _missing_fix(option))
+    quoted = option.kinds == (str,) and not option.choices and not isinstance(given, str | list | dict)
+    fix = "Put it in quotes." if quoted and given is not None else ""
+    return Problem(option.name, "error", f"must be {option.allowed()}; it is {_shown(given)}.", fix)
 
 
 def _dataset_problem(place: Sequence[str], message: str, given: Any) -> Problem:
@@ -158,6 +210,8 @@ def _dataset_problem(place: Sequence[str], message: str, given: Any) -> Problem:
         "Field required": "is missing.",
         "Extra inputs are not permitted": "is not a key of a dataset entry.",
     }
+    if len(place) == 2:
+        words[message] = f"must be a path or a dataset entry; it is {_shown(given)}."
     fix = "An entry has path, data_files, name, data_dir, split, columns and fraction."
     return Problem(field, "error", words.get(message, f"{message}; it is {_shown(given)}."), fix)
 
@@ -167,7 +221,8 @@ def _missing_fix(option: Option | None) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    # Not repr: a few lines of YAML with anchors can stand for more text than there is memory.
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -199,6 +254,14 @@ def _contradictions(spec: RunSpec) -> list[Problem]:
             "eval_strategy",
             "needs held-out rows, and there are none.",
             "Set test_split_size or sftui.held_out_file.",
+        )
+    elif spec.eval_strategy == "steps" and spec.eval_steps is None:
+        error("eval_steps", "is empty, but the held-out rows are to be evaluated by steps.", "Set it, for example 100.")
+    if spec.dtype == "float16" and not spec.use_peft:
+        error(
+            "dtype",
+            "is float16, but weights in float16 cannot be trained: their gradients cannot be scaled.",
+            "Choose bfloat16 or float32.",
         )
     if spec.test_split_size is not None and spec.sftui.held_out_file is not None:
         error("test_split_size", "cannot go together with sftui.held_out_file.", "Choose one of the two.")

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from core.paths import expand
 
 Group = Literal["model", "data", "precision", "adapter", "optimizer", "schedule", "run"]
 Method = Literal["qlora", "lora", "full"]
@@ -41,13 +43,31 @@ class DatasetSource(BaseModel):
     def files(self) -> tuple[Path, ...]:
         """The local files this source names."""
         named = self.data_files if self.data_files is not None else self.path
-        return tuple(Path(name).expanduser() for name in ([named] if isinstance(named, str) else named))
+        return tuple(expand(name) for name in ([named] if isinstance(named, str) else named))
 
 
-class SftuiOptions(BaseModel):
+class Declared(BaseModel):
+    """Options that each carry their Label."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would read true as 1.
+        if isinstance(value, bool):
+            prefix = "sftui." if cls is SftuiOptions else ""
+            option = options().get(f"{prefix}{info.field_name}")
+            if option is not None and bool not in option.kinds:
+                raise ValueError("true or false is no number")
+        return value
+
+
+class SftuiOptions(Declared):
     """What TRL has no name for; under the one key `sftui` in run.yaml."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # YAML reads `device: 0` as a number.
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
     name: Annotated[str, Label("run", "Name", "Part of the run's folder name; made from the model if empty.")] = ""
     device: Annotated[str, Label("run", "Device", "auto, cpu, or the GPU by its index in nvidia-smi or its UUID.")] = (
@@ -68,10 +88,8 @@ class SftuiOptions(BaseModel):
     notes: Annotated[str, Label("run", "Notes", "Kept with the run.")] = ""
 
 
-class RunSpec(BaseModel):
+class RunSpec(Declared):
     """A run to be: frozen, validated, complete."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_name_or_path: Annotated[
         str,

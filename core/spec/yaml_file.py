@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from core.errors import SftuiError
-from core.spec.build import check_values, with_value
+from core.paths import expand
+from core.spec import plain_yaml
+from core.spec.build import ALIASES, Checked, check_values, with_value
 from core.spec.presets import PRESETS
 from core.spec.problems import Problem, SpecError
 from core.spec.run_spec import Group, RunSpec, options
@@ -35,12 +37,14 @@ def read_values(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SftuiError("The spec cannot be read", f"{path}: {error.strerror}.") from error
     try:
-        values = yaml.safe_load(text)
+        values = plain_yaml.load(text)
     except yaml.YAMLError as error:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         words = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
         raise SpecError((Problem("YAML", "error", f"{words}.", "Mend the line.", where),)) from error
+    except RecursionError as error:
+        raise SpecError((Problem("YAML", "error", "is nested too deeply.", "", str(path)),)) from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -54,27 +58,34 @@ def read_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
     Raises SpecError with every problem, each with the line it stands on.
     """
-    values, lines = read_source(source)
-    for name, value in (overrides or {}).items():
-        values = with_value(values, name, value)
-    checked = check_values(values)
-    errors = tuple(_placed(problem, str(source), lines) for problem in checked.problems if problem.level == "error")
+    checked = check_source(source, overrides)
+    errors = tuple(problem for problem in checked.problems if problem.level == "error")
     if checked.spec is None or errors:
         raise SpecError(errors)
     return checked.spec
 
 
+def check_source(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Checked:
+    """As read_spec, but what is wrong with the values is returned, warnings too, each with its line."""
+    values, lines = read_source(source)
+    for name, value in (overrides or {}).items():
+        values = with_value(values, name, value)
+    checked = check_values(values)
+    return Checked(checked.spec, tuple(_placed(problem, str(source), lines) for problem in checked.problems))
+
+
 def read_source(source: str | Path) -> tuple[dict[str, Any], Mapping[str, int]]:
     """The values of a file or preset, and the line of each key (none for a preset)."""
-    path = Path(source).expanduser()
-    if str(source) in PRESETS and not path.exists():
+    path = expand(source)
+    # A folder may well be called "lora" or "full".
+    if str(source) in PRESETS and not path.is_file():
         return dict(PRESETS[str(source)].values), {}
     return read_values(path), _key_lines(path)
 
 
 def to_yaml(spec: RunSpec) -> str:
     """The whole spec with a comment on each option; read back, it gives the same spec."""
-    dumped = spec.model_dump(mode="json")
+    dumped = spec.model_dump()
     lines = ["# A run of sftui, under TRL's argument names."]
     for group, title in _GROUPS.items():
         members = [o for o in options().values() if o.group == group and "." not in o.name]
@@ -99,15 +110,15 @@ def to_yaml(spec: RunSpec) -> str:
 
 
 def _entry(name: str, value: Any) -> str:
-    return yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=1_000_000).rstrip("\n")
+    return plain_yaml.dump({name: value})
 
 
 def _key_lines(path: Path) -> Mapping[str, int]:
-    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=plain_yaml.Loader)
     lines: dict[str, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            lines[key.value] = key.start_mark.line + 1
+            lines[ALIASES.get(key.value, key.value)] = lines[key.value] = key.start_mark.line + 1
             if key.value == "sftui" and isinstance(value, yaml.MappingNode):
                 lines.update((f"sftui.{inner.value}", inner.start_mark.line + 1) for inner, _ in value.value)
     return lines
