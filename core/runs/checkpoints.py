@@ -15,7 +15,8 @@ def commit(checkpoint: Path) -> int:
     """Flush every file of a checkpoint to the disk, then write its manifest. Returns the bytes it takes."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
     manifest = {str(path.relative_to(checkpoint)): _flush_and_hash(path) for path in files}
-    _flush_folder(checkpoint)
+    for folder in (checkpoint, *(path for path in checkpoint.rglob("*") if path.is_dir())):
+        _flush_folder(folder)
     write_atomically(checkpoint / MANIFEST, json.dumps({"files": manifest}, indent=1))
     return sum(int(entry["size"]) for entry in manifest.values())
 
@@ -24,8 +25,8 @@ def is_committed(checkpoint: Path) -> bool:
     """Whether the manifest is there and every file it names has its size."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all((checkpoint / name).stat().st_size == entry["size"] for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(files) and all((checkpoint / name).stat().st_size == entry["size"] for name, entry in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -38,7 +39,7 @@ def committed_checkpoints(folder: RunFolder) -> tuple[Path, ...]:
 def step_of(checkpoint: Path) -> int:
     """The step in a checkpoint's name; -1 for a name without one."""
     number = checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
+    return int(number) if number.isdecimal() else -1
 
 
 def _flush_and_hash(path: Path) -> dict[str, int | str]:

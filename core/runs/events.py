@@ -252,31 +252,35 @@ class Entry:
 
 def encode(entry: Entry) -> str:
     """The JSON line of an entry, without its newline. NaN and infinities become strings, which JSON can carry."""
-    fields = _finite(dataclasses.asdict(entry.event))
+    fields = finite(dataclasses.asdict(entry.event))
     head = {"seq": entry.seq, "time": entry.time, "type": type(entry.event).__name__}
     return json.dumps({**head, **fields}, ensure_ascii=True, allow_nan=False)
 
 
 def decode(line: str) -> Entry | None:
     """The entry of a JSON line; None for an event type this version does not know. Raises ValueError on a bad line."""
-    fields = json.loads(line)
+    try:
+        fields = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("a journal line is nested too deeply") from error
     if not isinstance(fields, dict):
         raise ValueError("a journal line must be a JSON object")
     try:
         seq, time, name = int(fields.pop("seq")), float(fields.pop("time")), str(fields.pop("type"))
         kind = EVENT_TYPES.get(name)
         return None if kind is None else Entry(seq, time, typing.cast("Event", _build(kind, fields)))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"not a journal entry: {error!r}") from error
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value that JSON can carry: NaN and infinities as "nan", "inf" and "-inf", tuples as lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value
 
 

@@ -177,10 +177,24 @@ def summary_of(folder: RunFolder, state: RunState, *, alive: bool) -> RunSummary
 
 
 def create_run(spec: "RunSpec", plan_json: Mapping[str, Any] | None = None) -> RunFolder:
-    """A new run's folder, with its spec (paths made absolute) and plan. Nothing is started."""
+    """A new run's folder, with its spec (paths made absolute) and plan. Nothing is started.
+
+    Raises SftuiError where nothing can be written.
+    """
+    spec = _with_absolute_paths(spec)
+    try:
+        return _create(spec, plan_json)
+    except OSError as error:
+        raise SftuiError(
+            "The run's folder cannot be made",
+            f"{error.filename or paths.runs_home()}: {error.strerror}.",
+            "Free some space, or set XDG_DATA_HOME to a place where you can write.",
+        ) from error
+
+
+def _create(spec: "RunSpec", plan_json: Mapping[str, Any] | None) -> RunFolder:
     from core.spec.yaml_file import to_yaml
 
-    spec = _with_absolute_paths(spec)
     home = paths.runs_home()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     label = spec.sftui.name or Path(spec.model_name_or_path).name
@@ -225,7 +239,7 @@ def find_run(name: str) -> RunFolder:
 
 def _with_absolute_paths(spec: "RunSpec") -> "RunSpec":
     def absolute(name: str) -> str:
-        path = Path(name).expanduser()
+        path = paths.expand(name)
         return str(path.resolve()) if path.exists() else name
 
     def source(entry: Any) -> Any:

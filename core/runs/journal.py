@@ -12,14 +12,14 @@ class JournalWriter:
     """Appends events. Safe to call from several threads; after a terminal event everything else is dropped."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        # A signal handler writes the last event, perhaps while its own thread is in the middle of another.
+        self._lock = threading.RLock()
         entries = JournalReader(path).read_new() if path.exists() else []
         self._seq = entries[-1].seq if entries else 0
         self._ended = False
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # A predecessor that was killed in the middle of a line must not swallow our first one.
-        if not _ends_with_newline(path):
-            os.write(self._file, b"\n")
+        self._torn = not _ends_with_newline(path)
 
     def write(self, event: Event) -> bool:
         """Append one event; False if a terminal event was written before, so that a run ends exactly once."""
@@ -40,14 +40,21 @@ class JournalWriter:
         return self._ended
 
     def close(self) -> None:
-        """Close the file; writing afterwards is an error."""
+        """Close the file; what is written afterwards is dropped."""
         with self._lock:
             self._ended = True
-            os.close(self._file)
+            if self._file >= 0:
+                os.close(self._file)
+            self._file = -1
 
     def _write_all(self, data: bytes) -> None:
+        if self._torn:
+            data = b"\n" + data
+        # Until the whole line is there: a full disk may cut it anywhere.
+        self._torn = True
         while data:
             data = data[os.write(self._file, data) :]
+        self._torn = False
 
 
 class JournalReader:

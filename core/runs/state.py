@@ -9,6 +9,7 @@ from core.runs import events
 from core.runs.events import Entry, Phase, TerminalEvent
 
 Item = TypeVar("Item")
+Done = TypeVar("Done", events.StepCompleted, events.EvaluationCompleted)
 Status = Literal[
     "starting", "preparing", "loading", "adapting", "training", "saving", "sampling",
     "finished", "stopped", "failed", "interrupted",
@@ -126,7 +127,9 @@ def reduce(state: RunState, entry: Entry) -> RunState:
                 model=event.model,
                 method=event.method,
                 warm=event.warm,
-                started_at=state.started_at or entry.time,
+                started_at=entry.time if state.started_at is None else state.started_at,
+                phase=None,
+                phase_detail="",
                 commands=(),
                 outcome=None,
             )
@@ -148,6 +151,9 @@ def reduce(state: RunState, entry: Entry) -> RunState:
                 max_steps=event.max_steps,
                 epochs=event.epochs,
                 first_step=event.first_step,
+                # What came after the checkpoint that is gone on from is done anew.
+                steps=_up_to(state.steps, event.first_step),
+                evaluations=_up_to(state.evaluations, event.first_step),
             )
         case events.StepCompleted():
             return replace(state, steps=state.steps.append(event))
@@ -167,6 +173,10 @@ def reduce(state: RunState, entry: Entry) -> RunState:
             return replace(state, problems=(*state.problems, event))
         case events.RunFinished() | events.RunStopped() | events.RunFailed():
             return replace(state, outcome=event)
+
+
+def _up_to(done: Series[Done], step: int) -> Series[Done]:
+    return done if not done or done[-1].step <= step else Series([one for one in done if one.step <= step])
 
 
 def status(state: RunState, *, alive: bool) -> Status:

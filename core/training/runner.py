@@ -3,6 +3,7 @@
 python -m core.training.runner RUN_FOLDER
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -42,11 +43,12 @@ class Runner:
 
     def run(self) -> int:
         """Hold the lock and do the run. Returns 0, 1 when it failed, 128 + signal when one stopped it."""
+        # Before the lock: from the moment that we hold it, viewers send us commands.
+        commands = CommandReader(self._folder.commands_file)
         with self._folder.locked():
+            self._journal = JournalWriter(self._folder.journal_file)
             for number in _STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
-            self._journal = JournalWriter(self._folder.journal_file)
-            commands = CommandReader(self._folder.commands_file)
             try:
                 spec = read_spec(self._folder.spec_file)
             except SftuiError as error:
@@ -67,13 +69,18 @@ class Runner:
             sampler = MemorySampler(self._folder.path)
             worker.start()
             while worker.is_alive():
-                for request in commands.read_new():
-                    self._obey(request.id, request.command)
-                sample = sampler.sample()
-                if sample is not None:
-                    self._emit(sample)
+                # What serves the run must not end it, as an exception of this thread would.
+                with contextlib.suppress(OSError):
+                    self._attend(commands, sampler)
                 worker.join(_TICK_SECONDS)
             return self._exit_status(worker)
+
+    def _attend(self, commands: CommandReader, sampler: MemorySampler) -> None:
+        for request in commands.read_new():
+            self._obey(request.id, request.command)
+        sample = sampler.sample()
+        if sample is not None:
+            self._emit(sample)
 
     def _emit(self, event: events.Event) -> None:
         if isinstance(event, events.StepCompleted):

@@ -42,7 +42,9 @@ class MemorySampler:
             host_used_bytes=host.memory_used_bytes,
             host_total_bytes=host.memory_total_bytes,
             cpu_percent=host.cpu_percent,
-            gpus=tuple(_use(gpu) for gpu in self._monitor.read().gpus if gpu.total_bytes and gpu.used_bytes),
+            gpus=tuple(
+                _use(gpu) for gpu in self._monitor.read().gpus if gpu.total_bytes and gpu.used_bytes is not None
+            ),
         )
 
 
