@@ -1,7 +1,8 @@
 """Local JSONL and JSON files: their rows with their lines, the form they are in, and what is wrong with them."""
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +10,15 @@ from typing import Any, Literal
 from core.errors import SftuiError
 
 Form = Literal["messages", "prompt-completion", "text", "unknown"]
+_COLUMNS: Mapping[Form, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "prompt-completion": ("prompt", "completion"),
+    "text": ("text",),
+}
 ROLES = ("system", "developer", "user", "assistant", "tool")
 PREVIEW_ROWS = 50
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +90,14 @@ def read_rows(files: Sequence[Path]) -> Iterator[Row]:
     for file in files:
         try:
             with file.open("rb") as opened:
-                first = opened.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+                head = opened.read(4096)
                 opened.seek(0)
-                yield from _array_rows(file, opened.read()) if first == b"[" else _line_rows(file, opened)
+                if head.startswith(_UTF16):
+                    yield Row(file, 1, None, "The file is in UTF-16: save it as UTF-8.")
+                elif head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                    yield from _array_rows(file, opened.read())
+                else:
+                    yield from _line_rows(file, opened)
         except FileNotFoundError as error:
             raise SftuiError("No such data file", f"{file} does not exist.", "Give the path of a file here.") from error
         except OSError as error:
@@ -106,13 +119,18 @@ def check_row(row: Any, form: Form) -> tuple[str, str] | None:
     """What is wrong with a row and how to mend it; None for a good one."""
     if not isinstance(row, dict):
         return f"The row is {_kind(row)}, not an object.", 'Write {"messages": […]} or the like.'
+    missing = [name for name in _COLUMNS.get(form, ()) if name not in row]
+    if missing:
+        return f"There is no column `{missing[0]}`.", f"Rows before it are in {form} form: all must be in one form."
     match form:
         case "messages":
             return _check_messages(row.get("messages"), "messages", needs_assistant=True)
         case "prompt-completion":
             prompt, completion = row.get("prompt"), row.get("completion")
             if isinstance(prompt, str) and isinstance(completion, str):
-                return None if completion else ("`completion` is empty.", "Give it a text or remove the row.")
+                if not completion:
+                    return "`completion` is empty.", "Give it a text or remove the row."
+                return _check_text(prompt, "`prompt`") or _check_text(completion, "`completion`")
             if isinstance(prompt, list) and isinstance(completion, list):
                 return _check_messages(prompt, "prompt") or _check_messages(completion, "completion", True)
             kinds = f"{_kind(prompt)} and {_kind(completion)}"
@@ -120,13 +138,20 @@ def check_row(row: Any, form: Form) -> tuple[str, str] | None:
         case "text":
             text = row.get("text")
             if isinstance(text, str) and text:
-                return None
+                return _check_text(text, "`text`")
             return f"`text` is {_kind(text) if text != '' else 'empty'}.", "It must be a text."
         case "unknown":
             return (
                 "No known columns.",
                 "Rows need `messages`, or `prompt` and `completion`, or `text`.",
             )
+
+
+def _check_text(text: str, place: str) -> tuple[str, str] | None:
+    # JSON can spell one half of a pair of surrogates; no tokenizer and no file can hold it.
+    if not text.isascii() and _HALF_CHARACTER.search(text):
+        return f"{place} holds half a character (a lone surrogate).", "Write the whole character or remove it."
+    return None
 
 
 def _check_messages(value: Any, name: str, needs_assistant: bool = False) -> tuple[str, str] | None:
@@ -142,6 +167,9 @@ def _check_messages(value: Any, name: str, needs_assistant: bool = False) -> tup
             return f"{place} has the role {message.get('role')!r:.40}.", f"Roles are {', '.join(ROLES)}."
         if not isinstance(message.get("content"), str):
             return f"{place} has a content that is {_kind(message.get('content'))}.", "It must be a text."
+        found = _check_text(message["content"], place)
+        if found is not None:
+            return found
     if needs_assistant and not any(message["role"] == "assistant" for message in value):
         return f"`{name}` has no assistant turn.", "There is nothing to learn from: add one or remove the row."
     return None
@@ -160,6 +188,8 @@ def _line_rows(file: Path, lines: Iterator[bytes]) -> Iterator[Row]:
             yield Row(file, number, None, f"Not JSON at column {error.colno}: {error.msg}.")
         except RecursionError:
             yield Row(file, number, None, "Nested too deeply.")
+        except ValueError:
+            yield Row(file, number, None, "A number has too many digits.")
 
 
 def _array_rows(file: Path, data: bytes) -> Iterator[Row]:
@@ -178,12 +208,20 @@ def _array_rows(file: Path, data: bytes) -> Iterator[Row]:
             yield Row(file, line, None, "The array is not closed: the file may be cut off.")
             return
         if text[position] == "]":
+            position = _skip(text, position + 1, " \t\r\n")
+            if position < len(text):
+                line += text.count("\n", counted, position)
+                yield Row(file, line, None, "There is more after the end of the array; it was not read.")
             return
         try:
             value, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError) as error:
-            words = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            yield Row(file, line, None, f"Not JSON: {words}; the rest of the file was not read.")
+        except json.JSONDecodeError as error:
+            words = f"Not JSON at column {error.colno}: {error.msg}; the rest of the file was not read."
+            yield Row(file, error.lineno, None, words)
+            return
+        except (RecursionError, ValueError) as error:
+            words = "Nested too deeply" if isinstance(error, RecursionError) else "A number has too many digits"
+            yield Row(file, line, None, f"{words}; the rest of the file was not read.")
             return
         yield Row(file, line, value)
 

@@ -26,15 +26,15 @@ def choose_device(wish: str, reading: GpuReading, environ: Mapping[str, str]) ->
     gpus = [gpu for gpu in _visible(reading.gpus, environ) if not gpu.lost]
     if wish == "auto":
         if not gpus:
-            hidden = "CUDA_VISIBLE_DEVICES hides every GPU" if reading.gpus else reading.problem or "no GPU was found"
-            return ChosenDevice(None, Choice("device", "cpu", hidden))
+            return ChosenDevice(None, Choice("device", "cpu", _why_none(reading)))
         gpu = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
-        reason = "the only GPU" if len(gpus) == 1 else f"most free memory of {len(gpus)} GPUs"
+        only = "the only GPU" if len(reading.gpus) == 1 else "the only GPU that is visible and working"
+        reason = only if len(gpus) == 1 else f"most free memory of {len(gpus)} GPUs"
         return ChosenDevice(gpu, Choice("device", _name(gpu), reason))
     for gpu in gpus:
         if wish in (str(gpu.index), gpu.uuid):
             return ChosenDevice(gpu, Choice("device", _name(gpu), "as asked for"))
-    there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus) or (reading.problem or "none")
+    there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus) or f"none ({_why_none(reading)})"
     raise SftuiError("No such device", f"sftui.device is {wish!r}; GPUs here: {there}.", "Use auto, cpu or an index.")
 
 
@@ -56,6 +56,14 @@ def _visible(gpus: tuple[GpuSnapshot, ...], environ: Mapping[str, str]) -> list[
 def _matches_uuid(uuid: str | None, names: list[str]) -> bool:
     # CUDA accepts any unambiguous beginning of a UUID.
     return uuid is not None and any(name.startswith("GPU-") and uuid.startswith(name) for name in names)
+
+
+def _why_none(reading: GpuReading) -> str:
+    if not reading.gpus:
+        return reading.problem or "no GPU was found"
+    if all(gpu.lost for gpu in reading.gpus):
+        return "every GPU is lost to the driver until it is reset"
+    return "CUDA_VISIBLE_DEVICES hides every GPU that works"
 
 
 def _name(gpu: GpuSnapshot) -> str:

@@ -31,8 +31,8 @@ def local_models(folders: Sequence[Path] = ()) -> tuple[LocalModel, ...]:
     found = [_look_at(str(starter.MODEL), starter.MODEL, "starter")]
     found += [_look_at(name, folder, "cache") for name, folder in _cached()]
     for folder in folders:
-        inner = [folder] if (folder / "config.json").exists() else sorted(_children(folder))
-        found += [_look_at(str(path), path, "folder") for path in inner if (path / "config.json").exists()]
+        inner = [folder] if _is_model(folder) else sorted(_children(folder))
+        found += [_look_at(str(path), path, "folder") for path in inner if _is_model(path)]
     return tuple(found)
 
 
@@ -53,6 +53,13 @@ def _children(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if path.is_dir()]
     except OSError:
         return []
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").exists()
+    except OSError:
+        return False
 
 
 def _look_at(name: str, folder: Path, source: Source) -> LocalModel:

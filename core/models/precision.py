@@ -18,8 +18,13 @@ def choose_dtype(spec: RunSpec, stored: str | None, gpu: GpuSnapshot | None) -> 
     wanted = spec.dtype
     if gpu is not None and gpu.compute_capability is not None and gpu.compute_capability < _BF16_CAPABILITY:
         capability = ".".join(map(str, gpu.compute_capability))
-        if wanted in ("auto", "bfloat16") and (wanted == "bfloat16" or stored != "float32" or spec.use_peft):
-            return Choice("dtype", "float16", f"compute capability {capability} has no bfloat16")
+        if wanted in ("auto", "bfloat16"):
+            if spec.use_peft:
+                return Choice("dtype", "float16", f"compute capability {capability} has no bfloat16")
+            reason = f"compute capability {capability} has no bfloat16, and weights in float16 cannot be trained"
+            return Choice("dtype", "float32", reason)
+    if wanted == "float16" and gpu is None:
+        return Choice("dtype", "float32", "training in float16 needs a GPU")
     if wanted != "auto":
         return Choice("dtype", wanted, "as asked for")
     if gpu is None:
