@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import IO
 
 from core import paths
+from core.devices.choose import ChosenDevice, choose_device, cuda_environment
+from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
 from core.runs.folder import RunFolder
 
@@ -16,44 +17,44 @@ RUNNER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    # The folder that the user happens to be in may hold a torch.py.
+    "PYTHONSAFEPATH": "1",
     # NVML counts GPUs in this order; CUDA must agree, or a chosen index means another GPU.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    # Whether there is a GPU can be asked of NVML, without starting CUDA.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 
 
-def start_run(folder: RunFolder) -> None:
+def start_run(folder: RunFolder) -> "subprocess.Popen[bytes]":
     """Start a runner process and return at once. It has its own session and nothing of the terminal."""
+    device = _device(_wish(folder))
     with _append(folder.log_file) as log:
-        _spawn("core.training.runner", [str(folder.path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def wait_until_alive(folder: RunFolder, seconds: float = 30.0) -> None:
-    """Wait for the runner to take the lock or to have ended. Raises SftuiError if it does neither."""
-    deadline = time.monotonic() + seconds
-    while not folder.is_alive() and folder.read_state().outcome is None:
-        if time.monotonic() > deadline:
-            raise SftuiError("The runner did not start", f"See {folder.log_file}.")
-        time.sleep(0.02)
+        return _spawn("core.training.runner", [str(folder.path)], device, stdin=subprocess.DEVNULL, output=log)
 
 
 class WarmRunner:
     """A process that imports torch and its kin in the background, and becomes the runner of the next run."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", device: ChosenDevice | None) -> None:
         self._process = process
+        self._device = device
         self._has_run = False
 
     @classmethod
     def start(cls) -> "WarmRunner":
-        """Start the process; returns at once."""
+        """Start the process; returns at once. It sees the GPU that a run with `device: auto` would get now."""
         log_folder = paths.state_home()
         log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        device = _device("auto")
         with _append(log_folder / "warm.log") as log:
-            return cls(_spawn("core.training.warm", [], stdin=subprocess.PIPE, stdout=log, stderr=log))
+            return cls(_spawn("core.training.warm", [], device, stdin=subprocess.PIPE, output=log), device)
 
     def run(self, folder: RunFolder) -> bool:
-        """Hand a run over; False if the process is gone or has a run already."""
+        """Hand a run over; False if the process is gone, has a run already, or cannot see the run's GPU."""
         if self._has_run or self._process.poll() is not None or self._process.stdin is None:
+            return False
+        if not self._sees(_wish(folder)):
             return False
         try:
             self._process.stdin.write(json.dumps({"run": str(folder.path)}).encode() + b"\n")
@@ -71,23 +72,44 @@ class WarmRunner:
             except OSError:
                 return
 
+    def wait(self, timeout: float | None = None) -> int:
+        """The process' exit status, when it has ended. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(timeout)
 
-def _spawn(module: str, arguments: list[str], **streams: object) -> "subprocess.Popen[bytes]":
-    root = Path(__file__).parents[2]
-    inherited = os.environ.get("PYTHONPATH")
-    environment = {
-        **os.environ,
-        **RUNNER_ENVIRONMENT,
-        # The run goes on where the user's own folder may hold a module called torch: only our root is added.
-        "PYTHONPATH": os.pathsep.join([str(root), inherited] if inherited else [str(root)]),
-        "PYTHONSAFEPATH": "1",
-    }
-    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+    def _sees(self, wish: str) -> bool:
+        gpu = self._device.gpu if self._device else None
+        return wish in ("auto", "cpu") or (gpu is not None and wish in (str(gpu.index), gpu.uuid))
+
+
+def _wish(folder: RunFolder) -> str:
+    try:
+        section = folder.spec_values().get("sftui")
+    except SftuiError:
+        # The runner reads the spec too, and says in the journal what is wrong with it.
+        return "auto"
+    return str(section.get("device", "auto")) if isinstance(section, dict) else "auto"
+
+
+def _device(wish: str) -> ChosenDevice | None:
+    monitor = GpuMonitor()
+    try:
+        return choose_device(wish, monitor.read(), os.environ)
+    except SftuiError:
+        return None
+    finally:
+        monitor.close()
+
+
+def _spawn(
+    module: str, arguments: list[str], device: ChosenDevice | None, *, stdin: int, output: IO[bytes]
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        env=environment,
+        env={**os.environ, **RUNNER_ENVIRONMENT, **(cuda_environment(device) if device else {})},
         start_new_session=True,
-        close_fds=True,
-        **streams,
+        stdin=stdin,
+        stdout=output,
+        stderr=output,
     )
 
 
