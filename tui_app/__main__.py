@@ -1,4 +1,4 @@
-"""Runs the app in this terminal."""
+"""The `sftui` command, and running the app in this terminal."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def _live_runs() -> list[str]:
 
 
 def main() -> None:
-    """Run the app as `python -m tui_app`."""
-    sys.exit(run())
+    """The `sftui` command: the app without arguments, one command of core's command line with them."""
+    from core import cli
+
+    sys.exit(cli.main(open_app=run))
 
 
 if __name__ == "__main__":
