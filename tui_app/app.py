@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import work
 from textual.app import App
 from textual.binding import Binding
-from textual.reactive import reactive
+from textual.reactive import var
 
 from core.errors import SftuiError
 from tui_app import messages
@@ -113,11 +113,11 @@ class SftuiApp(App[int]):
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True, tooltip="Leave; runs go on"),
     ]
 
-    draft: reactive[Draft | None] = reactive(None)
+    draft: var[Draft | None] = var(None)
     """The run that is being set up; None until a set-up screen is first opened."""
-    machine: reactive[str] = reactive("")
+    machine: var[str] = var("")
     """This host and its device in words."""
-    devices_read: reactive[tuple[GpuReading, HostSnapshot] | None] = reactive(None)
+    devices_read: var[tuple[GpuReading, HostSnapshot] | None] = var(None)
     """GPUs and host as last read."""
 
     def __init__(

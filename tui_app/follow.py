@@ -33,6 +33,7 @@ class _Watch:
     def __init__(self, target: MessagePump, name: str, period: float) -> None:
         self._target = target
         self._period = period
+        self._paused = False
         self._stopped = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
@@ -48,8 +49,13 @@ class _Watch:
         if self._thread.is_alive():
             self._thread.join(timeout=0.5)
 
+    def pause(self) -> None:
+        """Look no more until woken: nobody sees it."""
+        self._paused = True
+
     def wake(self) -> None:
-        """Look at once."""
+        """Look at once, and go on."""
+        self._paused = False
         self._woken.set()
 
     def _watch(self) -> None:
@@ -65,7 +71,7 @@ class _Watch:
             except Exception as error:  # noqa: BLE001 - a frozen screen that says nothing would be worse
                 self._target.post_message(ErrorRaised(error))
                 return
-            self._woken.wait(self._period)
+            self._woken.wait(None if self._paused else self._period)
             self._woken.clear()
 
     def _look(self) -> None:

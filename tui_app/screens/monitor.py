@@ -39,7 +39,7 @@ VIEWS = (("chart", "Loss"), ("machine", "Machine"), ("answers", "Answers"), ("no
 # Where all panes fit beside and below each other.
 ROOMY = (100, 30)
 ASKED: dict[Command, str] = {"stop": "stop and save", "stop_now": "stop at once", "checkpoint": "write a checkpoint"}
-_DRAW_SECONDS = 0.5
+_DRAW_SECONDS = 1.0
 
 
 class Sent:
@@ -79,6 +79,7 @@ class MonitorScreen(Screen[None]):
         self.view = "chart"
         self._drawn_steps = 0
         self._dirty = False
+        self._notes: list[Content] = []
         self._sent: Sent | None = None
         self._follower = RunFollower(self, folder)
 
@@ -108,7 +109,6 @@ class MonitorScreen(Screen[None]):
         self._show_view("chart")
         self._follower.start()
         self.set_interval(_DRAW_SECONDS, self._draw)
-        self.set_interval(1.0, self._tick)
 
     def on_unmount(self) -> None:
         """Stop following; the run goes on."""
@@ -129,14 +129,13 @@ class MonitorScreen(Screen[None]):
     # What the follower tells.
 
     def on_run_updated(self, message: messages.RunUpdated) -> None:
-        """Keep the state; it is drawn at the next half second, the first one at once."""
+        """Keep the state; it is drawn at the next second, the first one and the end at once."""
         first = self.state.last_seq == 0
         ended = (self.state.outcome is None) != (message.state.outcome is None) or self.alive != message.alive
         self.state, self.alive = message.state, message.alive
         self._dirty = True
         if first or ended:
             self._draw()
-            self._tick()
             self.refresh_bindings()
 
     def on_log_read(self, message: messages.LogRead) -> None:
@@ -151,7 +150,10 @@ class MonitorScreen(Screen[None]):
         )
 
     def _draw(self) -> None:
-        if not self._dirty or not self.is_current:
+        if not self.is_current:
+            return
+        self._tick()
+        if not self._dirty:
             return
         self._dirty = False
         state = self.state
@@ -164,10 +166,12 @@ class MonitorScreen(Screen[None]):
         self.query_one(SamplesPanel).show(state.base_samples, state.tuned_samples)
         self.query_one(OutcomePanel).show(self.folder, state, current)
         self._show_notes(state)
-        self._tick()
 
     def _show_notes(self, state: RunState) -> None:
         lines = note_lines(state)
+        if lines == self._notes:
+            return
+        self._notes = lines
         problems = len(state.problems)
         title = "Choices" if not problems else f"Choices and {problems} problem{'s' if problems > 1 else ''}"
         self.query_one("#notes-pane").border_title = title

@@ -119,6 +119,8 @@ class RunsScreen(Screen[None]):
         self._runs: dict[str, RunSummary] = {}
         self._cells: dict[str, dict[str, Text]] = {}
         self._columns: dict[str, int] = {}
+        self._devices: tuple[GpuReading, HostSnapshot] | None = None
+        self._said: str | None = None
         self._watch: RunsWatch | None = None
 
     def compose(self) -> ComposeResult:
@@ -152,6 +154,8 @@ class RunsScreen(Screen[None]):
             return RunsWatch
 
         self._watch = (await in_thread(load))(self)
+        if self.app.screen is not self:
+            self._watch.pause()
         self._watch.start()
 
     def on_unmount(self) -> None:
@@ -163,6 +167,12 @@ class RunsScreen(Screen[None]):
         """Look at once when one comes home."""
         if self._watch is not None:
             self._watch.wake()
+        self._show_machine(self._devices)
+
+    def on_screen_suspend(self) -> None:
+        """Rest while another screen is shown."""
+        if self._watch is not None:
+            self._watch.pause()
 
     def on_resize(self) -> None:
         """Show as many columns as there is room for, and the machine beside them."""
@@ -174,9 +184,7 @@ class RunsScreen(Screen[None]):
         runs = {run.id: run for run in message.runs}
         reordered = list(runs) != list(self._runs)
         self._runs = runs
-        self.set_class(not runs, "-empty")
-        self.refresh_bindings()
-        self.query_one("#summary", Static).update(_summary(message.runs))
+        self._summarize(message.runs)
         if reordered:
             self._fill()
             return
@@ -185,6 +193,15 @@ class RunsScreen(Screen[None]):
                 if column in self._columns and self._cells[name][column] != cell:
                     self._cells[name][column] = cell
                     self.table.update_cell(name, column, cell)
+
+    def _summarize(self, runs: tuple[RunSummary, ...]) -> None:
+        summary = _summary(runs)
+        if summary == self._said:
+            return
+        self._said = summary
+        self.query_one("#summary", Static).update(summary)
+        self.set_class(not runs, "-empty")
+        self.refresh_bindings()
 
     def _lay_columns(self) -> None:
         columns = fitting(self.size.width)
@@ -207,7 +224,8 @@ class RunsScreen(Screen[None]):
             table.move_cursor(row=table.get_row_index(chosen.id))
 
     def _show_machine(self, devices: tuple[GpuReading, HostSnapshot] | None) -> None:
-        if devices is not None and self.is_current:
+        self._devices = devices
+        if devices is not None and self.app.screen is self:
             self.query_one(GpuPanel).show_machine(*devices)
 
     @property

@@ -197,7 +197,8 @@ def _cells(band: _Grid, line: _Grid, signs: dict[tuple[int, int], str], row: int
             cell = (chr(0x2800 + bright), "$primary")
         else:
             cell = (chr(0x2800 + dim) if dim else " ", "$primary-darken-3")
-        if runs and runs[-1][1] == cell[1]:
+        # A gap takes the colour before it: every change of colour costs forty bytes on the way to the terminal.
+        if runs and (runs[-1][1] == cell[1] or cell[0] == " "):
             runs[-1] = (runs[-1][0] + cell[0], cell[1])
         else:
             runs.append(cell)
