@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,13 +30,13 @@ def main(arguments: Sequence[str] | None = None, open_app: OpenApp | None = None
     try:
         return int(options.action(options))
     except SftuiError as error:
-        if vars(options).get("json"):
-            print(json.dumps({"error": {"title": error.title, "message": error.message, "hint": error.hint}}))
-        _complain(error)
+        _complain(error, options)
         return WRONG_USE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; there is nobody to tell.
-        sys.stderr.close()
+        # The reader of our output has gone, as `head` does: what is left goes nowhere, also at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
 
 
@@ -100,15 +102,17 @@ def _run(options: argparse.Namespace) -> int:
     from core.runs.folder import create_run
     from core.runs.follow import exit_status, follow, interruptible
     from core.runs.launch import start_run
+    from core.spec.problems import SpecError
 
     plan, spec = _read_plan(options)
-    errors = [problem for problem in plan.problems if problem.level == "error"]
+    errors = tuple(problem for problem in plan.problems if problem.level == "error")
+    for problem in plan.problems:
+        if problem.level == "warning":
+            sys.stderr.write(f"warning  {safe(str(problem))}\n")
     if errors:
-        for problem in errors:
-            sys.stderr.write(f"{safe(str(problem))}\n")
-        return WRONG_USE
+        raise SpecError(errors)
     if plan.verdict == "does_not_fit" and not options.force:
-        sys.stderr.write(f"does not fit: {safe(plan.verdict_reason)}\nStart it all the same with --force.\n")
+        _complain(SftuiError("Does not fit", f"{plan.verdict_reason}.", "Start it all the same with --force."), options)
         return DOES_NOT_FIT
     folder = create_run(spec, plan.to_json())
     if options.detach:
@@ -116,10 +120,15 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else folder.id)
         return DONE
     reporter = JsonReporter() if options.json else TextReporter()
-    with interruptible() as interruption:
-        start_run(folder)
-        state = follow(folder, reporter.tell, interruption)
-    reporter.close()
+    try:
+        with interruptible() as interruption:
+            start_run(folder)
+            state = follow(folder, reporter.tell, interruption)
+    except SftuiError as error:
+        _complain(error, options)
+        return FAILED
+    finally:
+        reporter.close()
     if not options.json:
         print(side_by_side(state))
         _say_where(folder.path, state)
@@ -140,7 +149,8 @@ def _say_where(path: Path, state: Any) -> None:
 def _read_plan(options: argparse.Namespace) -> tuple[Any, Any]:
     from core.memory.plan import plan_here
     from core.spec.build import parse_value
-    from core.spec.yaml_file import read_spec
+    from core.spec.problems import SpecError
+    from core.spec.yaml_file import check_source
 
     overrides: dict[str, Any] = {}
     for assignment in options.set:
@@ -148,8 +158,12 @@ def _read_plan(options: argparse.Namespace) -> tuple[Any, Any]:
         if not separator:
             raise SftuiError("Wrong use", f"--set {assignment}: there is no `=`.", "Write --set NAME=VALUE.")
         overrides[name] = parse_value(name, value)
-    spec = read_spec(options.spec, overrides)
-    return plan_here(spec), spec
+    checked = check_source(options.spec, overrides)
+    errors = tuple(problem for problem in checked.problems if problem.level == "error")
+    if checked.spec is None or errors:
+        raise SpecError(errors)
+    plan = plan_here(checked.spec)
+    return dataclasses.replace(plan, problems=(*checked.problems, *plan.problems)), checked.spec
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -174,7 +188,9 @@ def _model(options: argparse.Namespace) -> int:
     for name in options.models:
         try:
             facts = read_model(name)
-            found.append({"path": str(facts.folder), **dataclasses.asdict(facts.architecture)})
+            known = dataclasses.asdict(facts.architecture)
+            known["lora_target_modules"] = known.pop("lora_targets")
+            found.append({"path": str(facts.folder), **known})
         except SftuiError as error:
             status = WRONG_USE
             found.append({"path": name, "problems": [str(error)]})
@@ -203,12 +219,14 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _runs(options: argparse.Namespace) -> int:
+    from core.runs.events import finite
     from core.runs.folder import all_runs, summarize
 
     summaries = [summarize(folder) for folder in all_runs()]
     if options.json:
         fields = ("id", "path", "state", "step", "max_steps", "loss", "model", "started")
-        print(json.dumps([{name: getattr(s, name) for name in fields} for s in summaries], default=str, indent=2))
+        listed = [{name: finite(getattr(s, name)) for name in fields} for s in summaries]
+        print(json.dumps(listed, default=str, indent=2))
         return DONE
     if not summaries:
         print("no runs yet: `sftui demo` makes one")
@@ -230,8 +248,10 @@ def _attach(options: argparse.Namespace) -> int:
     if options.open_app is not None and not options.json and sys.stdin.isatty() and sys.stdout.isatty():
         return int(options.open_app(open_screen="monitor", run=folder))
     reporter = JsonReporter() if options.json else TextReporter()
-    state = follow(folder, reporter.tell, Interruption())
-    reporter.close()
+    try:
+        state = follow(folder, reporter.tell, Interruption())
+    finally:
+        reporter.close()
     return exit_status(state, Interruption())
 
 
@@ -247,7 +267,14 @@ def _send(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _complain(error: SftuiError) -> None:
+def _complain(error: SftuiError, options: argparse.Namespace) -> None:
+    from core.spec.problems import SpecError
+
+    if vars(options).get("json"):
+        told: dict[str, Any] = {"title": error.title, "message": error.message, "hint": error.hint}
+        if isinstance(error, SpecError):
+            told["problems"] = [dataclasses.asdict(problem) for problem in error.problems]
+        print(json.dumps({"error": told}))
     lines = [safe(error.title), safe(error.message, keep_newlines=True), safe(error.hint)]
     sys.stderr.write("\n".join(line for line in lines if line) + "\n")
 

@@ -63,10 +63,11 @@ class TextReporter:
             self._bar.n = step.step
             self._bar.set_postfix_str(f"loss {step.loss:.4f}, {step.tokens_per_second:,.0f} tokens/s")
             return
+        of = "?" if state.max_steps is None else f"{state.max_steps:,}"
         every = max(1, (state.max_steps or 1) // 20)
         if step.step % every == 0:
             self._print(
-                f"step {step.step:,} of {state.max_steps:,}  loss {step.loss:.4f}  "
+                f"step {step.step:,} of {of}  loss {step.loss:.4f}  "
                 f"lr {step.learning_rate:.2e}  {step.tokens_per_second:,.0f} tokens/s"
             )
 
@@ -106,7 +107,7 @@ def describe(event: events.Event) -> str:
         case events.CommandAccepted():
             return f"{event.command}: accepted"
         case events.ProblemNoticed():
-            return f"{event.title}: {safe(event.message)}"
+            return f"{safe(event.title)}: {safe(event.message)}"
         case events.RunFinished():
             return f"finished after {human_duration(event.seconds)}"
         case events.RunStopped():

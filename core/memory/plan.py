@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.choice import Choice
-from core.data.formats import DataFacts
+from core.data.formats import DataFacts, read_facts
 from core.devices.choose import ChosenDevice, choose_device
 from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
@@ -15,10 +15,21 @@ from core.memory.estimate import MemoryEstimate, Verdict, estimate, verdict
 from core.models.architecture import Architecture, detect
 from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model_folder
 from core.models.precision import DTYPE_BYTES, choose_attention, choose_dtype
-from core.paths import runs_home
+from core.paths import expand, runs_home
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
 from core.text import human_bytes, human_count, safe
+
+PARTS = (
+    "base_weights",
+    "quantization_constants",
+    "adapter_weights",
+    "gradients",
+    "optimizer_state",
+    "activations",
+    "logits",
+    "allocator_and_context",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,9 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The form of `sftui plan --json`; a part that is not estimated yet is null."""
-        parts = {part.name: part.bytes for part in self.memory.parts} if self.memory else {}
+        parts: dict[str, int | None] = dict.fromkeys(PARTS)
+        if self.memory:
+            parts.update((part.name, part.bytes) for part in self.memory.parts)
         return {
             "memory": {
                 "total_bytes": self.memory.known_bytes if self.memory else None,
@@ -86,8 +99,6 @@ def read_model(path_or_id: str, revision: str = "main") -> ModelFacts:
 
 def plan_here(spec: RunSpec) -> Plan:
     """The plan on this machine, with its files read. A model that cannot be read becomes a problem of the plan."""
-    from core.data.formats import read_facts
-
     monitor = GpuMonitor()
     gpus = monitor.read()
     monitor.close()
@@ -102,6 +113,7 @@ def plan_here(spec: RunSpec) -> Plan:
         data = read_facts([file for source in spec.datasets for file in source.files()])
     except SftuiError as error:
         problems.append(_problem("datasets", error))
+    problems += _held_out_problems(spec, data)
     plan = make_plan(spec, model, gpus, read_host(runs_home()), data)
     return Plan(plan.memory, plan.device, plan.verdict, plan.verdict_reason, plan.choices, (*problems, *plan.problems))
 
@@ -183,9 +195,7 @@ def _data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
         return []
     found = []
     if data.problems:
-        first = data.problems[0]
-        count = "1 row is" if len(data.problems) == 1 else f"{len(data.problems):,} rows are"
-        found.append(Problem("datasets", "error", f"{count} wrong; the first: {first}", "Mend or remove them."))
+        found.append(_wrong_rows("datasets", data))
     elif not data.rows:
         found.append(Problem("datasets", "error", "has no rows.", "Name a file with rows."))
     if spec.assistant_only_loss and data.form not in ("messages", "unknown"):
@@ -198,6 +208,31 @@ def _data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
         message = "needs prompts, and the rows are plain text."
         found.append(Problem("sftui.sample_rows", "error", message, "Set it to 0."))
     return found
+
+
+def _held_out_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
+    name, field = spec.sftui.held_out_file, "sftui.held_out_file"
+    if name is None:
+        return []
+    try:
+        held_out = read_facts([expand(name)])
+    except SftuiError as error:
+        return [_problem(field, error)]
+    if held_out.problems:
+        found = [_wrong_rows(field, held_out)]
+    elif not held_out.rows:
+        found = [Problem(field, "error", "has no rows.", "Name a file with rows.")]
+    elif data is not None and data.form not in (held_out.form, "unknown"):
+        message = f"is in {held_out.form} form, and the training rows are in {data.form} form."
+        found = [Problem(field, "error", message, "Bring both into the same form.")]
+    else:
+        found = []
+    return found
+
+
+def _wrong_rows(field: str, data: DataFacts) -> Problem:
+    count = "1 row is" if len(data.problems) == 1 else f"{len(data.problems):,} rows are"
+    return Problem(field, "error", f"{count} wrong; the first: {data.problems[0]}", "Mend or remove them.")
 
 
 def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:
