@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from textual import work
 from textual.app import App
@@ -13,15 +14,14 @@ from textual.binding import Binding
 from textual.reactive import var
 
 from core.errors import SftuiError
-from tui_app import messages
+from tui_app import messages, reading, starting
 from tui_app.background import in_thread
 from tui_app.machine import MachineWatch, machine_line, same_memory
+from tui_app.steps import SCREENS, STEPS
 from tui_app.terminal import leave_for_certain, terminal_is_gone
 from tui_app.theme import SFTUI_DARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from textual.screen import Screen
 
     from core.devices.gpu import GpuReading
@@ -36,37 +36,6 @@ _HERE = Path(__file__).parent
 READ_DELAY_SECONDS = 0.15
 """How long typing must pause before what it names is read."""
 TERMINAL_CHECK_SECONDS = 2.0
-STEPS = ("model", "data", "precision", "training", "review")
-
-
-def _model_screen() -> Screen[Any]:
-    from tui_app.screens.model import ModelScreen
-
-    return ModelScreen()
-
-
-def _data_screen() -> Screen[Any]:
-    from tui_app.screens.data import DataScreen
-
-    return DataScreen()
-
-
-def _precision_screen() -> Screen[Any]:
-    from tui_app.screens.precision import PrecisionScreen
-
-    return PrecisionScreen()
-
-
-def _training_screen() -> Screen[Any]:
-    from tui_app.screens.training import TrainingScreen
-
-    return TrainingScreen()
-
-
-def _review_screen() -> Screen[Any]:
-    from tui_app.screens.review import ReviewScreen
-
-    return ReviewScreen()
 
 
 def _command_provider() -> type[Any]:
@@ -88,13 +57,7 @@ class SftuiApp(App[int]):
     COMMANDS = {_command_provider}
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-very-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]
-    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
-        "model": _model_screen,
-        "data": _data_screen,
-        "precision": _precision_screen,
-        "training": _training_screen,
-        "review": _review_screen,
-    }
+    SCREENS = SCREENS
     BINDINGS = [
         *(
             Binding(
@@ -204,16 +167,12 @@ class SftuiApp(App[int]):
 
     def action_go_back(self) -> None:
         """Go one step back, from the first one home."""
-        names = {self.get_screen(step): step for step in STEPS if self.is_screen_made(step)}
-        step = names.get(self.screen)
-        if step is None or step == STEPS[0]:
+        made = self._installed_screens
+        step = next((name for name in STEPS if made.get(name) is self.screen), STEPS[0])
+        if step == STEPS[0]:
             self.action_home()
         else:
             self.action_step(STEPS[STEPS.index(step) - 1])
-
-    def is_screen_made(self, name: str) -> bool:
-        """Whether a set-up screen has been shown before."""
-        return not callable(self._installed_screens.get(name))
 
     def open_monitor(self, folder: RunFolder) -> None:
         """Watch a run."""
@@ -260,29 +219,13 @@ class SftuiApp(App[int]):
 
     @work(group="read-model", exclusive=True)
     async def _read_model(self, draft: Draft) -> None:
-        from core.memory.plan import read_model
-
         await asyncio.sleep(READ_DELAY_SECONDS)
-        name, revision = draft.model_key
-        try:
-            model = await in_thread(lambda: read_model(name, revision))
-        except SftuiError as error:
-            self.post_message(messages.ModelRead(draft.model_key, None, error))
-        else:
-            self.post_message(messages.ModelRead(draft.model_key, model))
+        self.post_message(await in_thread(partial(reading.read_model, draft)))
 
     @work(group="read-data", exclusive=True)
     async def _read_data(self, draft: Draft) -> None:
-        from core.data.formats import read_facts
-
         await asyncio.sleep(READ_DELAY_SECONDS)
-        files = draft.data_key
-        try:
-            data = await in_thread(lambda: read_facts(files))
-        except SftuiError as error:
-            self.post_message(messages.DataRead(files, None, error))
-        else:
-            self.post_message(messages.DataRead(files, data))
+        self.post_message(await in_thread(partial(reading.read_data, draft)))
 
     def on_draft_changed(self, message: messages.DraftChanged) -> None:
         """Take over what was typed or chosen."""
@@ -353,20 +296,8 @@ class SftuiApp(App[int]):
     @work(group="start")
     async def _start(self, spec: RunSpec, plan: Plan | None) -> None:
         warm = self._warm
-
-        def start() -> RunFolder:
-            from core.runs.folder import create_run
-            from core.runs.launch import start_run
-
-            folder = create_run(spec, plan.to_json() if plan is not None else None)
-            if warm is None or not warm.run(folder):
-                start_run(folder)
-                if warm is not None:
-                    warm.close()
-            return folder
-
         try:
-            folder = await in_thread(start)
+            folder = await in_thread(partial(starting.start, spec, plan, warm))
         except (SftuiError, OSError) as error:
             self.show_error(error)
         else:

@@ -25,11 +25,12 @@ from core.spec.presets import PRESETS
 from tests.tui.helpers import alive, begin, home_in, steps, until, until_shown, write_run
 from tui_app import format as words
 from tui_app import machine, messages
-from tui_app.app import STEPS, SftuiApp
+from tui_app.app import SftuiApp
 from tui_app.background import in_thread
 from tui_app.dialogs.error import ErrorDialog
 from tui_app.screens.monitor import MonitorScreen
 from tui_app.screens.runs import RunsScreen
+from tui_app.steps import STEPS
 from tui_app.terminal import terminal_is_gone
 
 NARROW, WIDE = (80, 24), (120, 40)

@@ -12,7 +12,8 @@ from tests.tui.helpers import add, alive, begin, home_in, shown, step, steps, un
 from tui_app.app import SftuiApp
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.screens.monitor import MonitorScreen
-from tui_app.screens.runs import RunsScreen, fitting
+from tui_app.screens.runs import RunsScreen
+from tui_app.widgets.run_table import fitting
 
 NARROW, WIDE = (80, 24), (120, 40)
 

@@ -15,12 +15,11 @@ from textual.widgets import Footer, Static
 from core.errors import SftuiError
 from core.runs.commands import send
 from core.runs.state import RunState, status
-from core.text import human_bytes, human_count, human_duration, safe
-from tui_app import format as words
 from tui_app import messages
 from tui_app.background import in_thread
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.follow import RunFollower
+from tui_app.notes import Sent, note_lines, notice
 from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.log_tail import LogTail
 from tui_app.widgets.metric_chart import MetricChart
@@ -38,17 +37,7 @@ if TYPE_CHECKING:
 VIEWS = (("chart", "Loss"), ("machine", "Machine"), ("answers", "Answers"), ("notes", "Choices"), ("log", "Log"))
 # Where all panes fit beside and below each other.
 ROOMY = (100, 30)
-ASKED: dict[Command, str] = {"stop": "stop and save", "stop_now": "stop at once", "checkpoint": "write a checkpoint"}
 _DRAW_SECONDS = 1.0
-
-
-class Sent:
-    """A command on its way: what was there before it, to tell when it has been obeyed."""
-
-    def __init__(self, command: Command, checkpoints: int) -> None:
-        self.command = command
-        self.checkpoints = checkpoints
-        self.id: str | None = None
 
 
 class MonitorScreen(Screen[None]):
@@ -275,65 +264,3 @@ class MonitorScreen(Screen[None]):
             self._sent = None
             self.post_message(messages.ErrorRaised(error))
         self._tick()
-
-
-def notice(state: RunState, sent: Sent | None, *, alive: bool) -> Content:
-    """The line on commands and checkpoints: what was asked, what came of it."""
-    if state.outcome is None and alive:
-        accepted = {command.command_id: command.command for command in state.commands}
-        if sent is not None and sent.id not in accepted:
-            return Content.styled(f"Asked the runner: {ASKED[sent.command]}…", "$accent")
-        if "stop_now" in accepted.values():
-            return Content.styled("The runner stops at once.", "$warning")
-        if state.stop_requested:
-            return Content.styled("The runner ends its step, saves and stops. s again stops at once.", "$warning")
-        if sent is not None and sent.command == "checkpoint" and len(state.checkpoints) <= sent.checkpoints:
-            return Content.styled("The runner has heard: it writes a checkpoint after this step…", "$accent")
-    if state.checkpoints:
-        kept = state.checkpoints[-1]
-        return Content.assemble(
-            ("checkpoint ", "$secondary"),
-            f"at step {words.number(kept.step)}, {human_bytes(kept.size_bytes)} in {human_duration(kept.seconds)}",
-        )
-    if state.problems:
-        return Content.styled(f"! {safe(state.problems[-1].title)}", "$warning")
-    return Content("")
-
-
-def note_lines(state: RunState) -> list[Content]:
-    """What was loaded, decided and noticed, with reasons."""
-    lines = [
-        line
-        for problem in state.problems
-        for line in (
-            Content.styled(f"! {safe(problem.title)}", "$warning"),
-            Content.styled(f"  {safe(problem.message)}", "$secondary"),
-        )
-    ]
-    if state.loaded is not None:
-        loaded = state.loaded
-        lines.append(
-            Content.assemble(
-                (safe(loaded.model_type), "bold"),
-                f"  {human_count(loaded.parameters)} parameters, {human_bytes(loaded.weight_bytes)}, "
-                f"{safe(loaded.dtype)} on {safe(loaded.device)}",
-            )
-        )
-    if state.adapted is not None:
-        trained, total = state.adapted.trainable_parameters, state.adapted.total_parameters
-        lines.append(
-            Content.assemble(("trains", "bold"), f"  {human_count(trained)} of {human_count(total)} parameters")
-        )
-    if state.data is not None:
-        data = state.data
-        held_out = f", {words.number(data.held_out_rows)} held out" if data.held_out_rows else ""
-        lines.append(
-            Content.assemble(("rows", "bold"), f"  {words.number(data.train_rows)}{held_out}, {safe(data.form)}")
-        )
-    for choice in state.choices:
-        lines.append(
-            Content.assemble(
-                (safe(choice.name), "bold"), f"  {safe(choice.value)}  ", (safe(choice.reason), "$secondary")
-            )
-        )
-    return lines

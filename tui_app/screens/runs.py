@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -11,14 +10,14 @@ from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import Footer, Static
 
-from core.text import human_duration, safe, shorten
+from core.text import safe
 from tui_app import format as words
 from tui_app import messages
 from tui_app.background import in_thread
-from tui_app.theme import SFTUI_DARK
 from tui_app.widgets.gpu_panel import GpuPanel
+from tui_app.widgets.run_table import COLUMNS, SIDE_FROM, RunTable, cells, fitting
 from tui_app.widgets.step_header import StepHeader
 
 if TYPE_CHECKING:
@@ -46,62 +45,6 @@ WELCOME = Content.assemble(
         "$secondary",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its width, whether numbers stand in it, and who goes first when room is short."""
-
-    name: str
-    title: str
-    width: int
-    order: int
-    right: bool = False
-
-
-COLUMNS = (
-    Column("state", "State", 13, 0),
-    Column("run", "Run", 22, 1),
-    Column("model", "Model", 22, 7),
-    Column("method", "Method", 6, 5),
-    Column("step", "Step", 14, 2, right=True),
-    Column("loss", "Loss", 7, 3, right=True),
-    Column("started", "Started", 12, 6, right=True),
-    Column("took", "Took", 11, 4, right=True),
-)
-# The table draws with Rich, which knows no theme variables.
-_STYLES = {
-    "failed": SFTUI_DARK.error or "",
-    "interrupted": SFTUI_DARK.error or "",
-    "stopped": SFTUI_DARK.warning or "",
-    "finished": SFTUI_DARK.success or "",
-}
-_WIDEST_RUN = 44
-_SIDE_WIDTH, _SIDE_FROM = 42, 110
-
-
-def fitting(width: int) -> dict[str, int]:
-    """The columns that fit into a terminal this wide, and how wide they are; what is left over goes to the name."""
-    room = width - 1 - (_SIDE_WIDTH if width >= _SIDE_FROM else 0)
-    chosen: set[str] = set()
-    for column in sorted(COLUMNS, key=lambda column: column.order):
-        if column.width + 2 > room and len(chosen) >= 4:
-            break
-        chosen.add(column.name)
-        room -= column.width + 2
-    widths = {column.name: column.width for column in COLUMNS if column.name in chosen}
-    widths["run"] = min(_WIDEST_RUN, widths["run"] + max(0, room))
-    return widths
-
-
-class RunTable(DataTable[Text]):
-    """The table of runs, with vi keys."""
-
-    BINDINGS = [
-        Binding("enter", "select_cursor", "Watch", tooltip="Watch the run"),
-        Binding("j", "cursor_down", "Down", show=False, tooltip="Down (or ↓)"),
-        Binding("k", "cursor_up", "Up", show=False, tooltip="Up (or ↑)"),
-    ]
 
 
 class RunsScreen(Screen[None]):
@@ -176,7 +119,7 @@ class RunsScreen(Screen[None]):
 
     def on_resize(self) -> None:
         """Show as many columns as there is room for, and the machine beside them."""
-        self.set_class(self.size.width >= _SIDE_FROM, "-side")
+        self.set_class(self.size.width >= SIDE_FROM, "-side")
         self._lay_columns()
 
     def on_runs_listed(self, message: messages.RunsListed) -> None:
@@ -297,22 +240,3 @@ def _summary(runs: tuple[RunSummary, ...]) -> str:
         return ""
     count = "1 run" if len(runs) == 1 else f"{words.number(len(runs))} runs"
     return f"{count}, {live} live" if live else f"{count}, none live"
-
-
-def cells(run: RunSummary) -> dict[str, Text]:
-    """A run's cells, as text that is never read as markup."""
-    sign, _ = words.mark(run.state)
-    style = _STYLES.get(run.state, "bold")
-    model = run.model.rstrip("/").rpartition("/")[2]
-    took = human_duration(round(run.seconds)) if run.seconds is not None else "–"
-    method = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
-    return {
-        "state": Text(f"{sign} {run.state}", style=style),
-        "run": Text(shorten(safe(run.id), _WIDEST_RUN), no_wrap=True, overflow="ellipsis"),
-        "model": Text(shorten(safe(model), 22)),
-        "method": Text(method.get(run.method, safe(run.method) or "–")),
-        "step": Text(words.steps(run.step, run.max_steps), justify="right"),
-        "loss": Text(words.short_loss(run.loss), justify="right"),
-        "started": Text(words.clock(run.started) if run.started else "–", justify="right"),
-        "took": Text(took, justify="right"),
-    }

@@ -1,0 +1,32 @@
+"""Reads what a draft names; slow, so for a background thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.errors import SftuiError
+from tui_app.messages import DataRead, ModelRead
+
+if TYPE_CHECKING:
+    from tui_app.draft import Draft
+
+
+def read_model(draft: Draft) -> ModelRead:
+    """What is to be known of the model that the draft names, or why it cannot be read."""
+    from core.memory import plan
+
+    name, revision = draft.model_key
+    try:
+        return ModelRead(draft.model_key, plan.read_model(name, revision))
+    except SftuiError as error:
+        return ModelRead(draft.model_key, None, error)
+
+
+def read_data(draft: Draft) -> DataRead:
+    """What is to be known of the files that the draft names, or why they cannot be read."""
+    from core.data.formats import read_facts
+
+    try:
+        return DataRead(draft.data_key, read_facts(draft.data_key))
+    except SftuiError as error:
+        return DataRead(draft.data_key, None, error)

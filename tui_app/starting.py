@@ -1,0 +1,24 @@
+"""Starts a run: its folder, then the runner that is warm, or a cold one; for a background thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.memory.plan import Plan
+    from core.runs.folder import RunFolder
+    from core.runs.launch import WarmRunner
+    from core.spec.run_spec import RunSpec
+
+
+def start(spec: RunSpec, plan: Plan | None, warm: WarmRunner | None) -> RunFolder:
+    """The folder of the run that was started. Raises SftuiError or OSError."""
+    from core.runs import launch
+    from core.runs.folder import create_run
+
+    folder = create_run(spec, plan.to_json() if plan is not None else None)
+    if warm is None or not warm.run(folder):
+        launch.start_run(folder)
+        if warm is not None:
+            warm.close()
+    return folder
