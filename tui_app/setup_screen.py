@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.binding import Binding, BindingType
@@ -9,9 +10,11 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
+from core.spec.build import value_of
 from core.spec.run_spec import options
 from core.text import safe
 from tui_app.draft import Draft, Step
+from tui_app.held_out import FIELD, HeldOut, read_held_out
 from tui_app.messages import DraftChanged, StepRequested
 from tui_app.widgets.memory_bar import MemoryBar
 from tui_app.widgets.spec_form import FormRow
@@ -20,6 +23,8 @@ from tui_app.widgets.step_header import StepHeader
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+# Half a path is not worth a look.
+_READ_DELAY_SECONDS = 0.15
 STEPS: tuple[Step, ...] = ("model", "data", "precision", "training", "review")
 
 
@@ -58,6 +63,11 @@ class SetupScreen(Screen[None]):
     ]
     STEP: ClassVar[Step] = "model"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._held_out = HeldOut()
+        self._held_out_for: tuple[str, str | None] = ("", None)
+
     def compose(self) -> ComposeResult:
         """Header, the step itself, memory bar, footer."""
         yield StepHeader(current=self.STEP)
@@ -73,6 +83,24 @@ class SetupScreen(Screen[None]):
     def show_draft(self, draft: Draft) -> None:
         """Show what is set and what is known."""
         raise NotImplementedError
+
+    def look_at_held_out_rows(self, draft: Draft) -> HeldOut:
+        """What the held-out file holds as far as it is read; what is not yet is read, and then shown."""
+        path = str(value_of(draft.values, FIELD) or "").strip()
+        form = draft.data.form if draft.data else None
+        if (path, form) != self._held_out_for:
+            self._held_out_for = (path, form)
+            self._held_out = HeldOut()
+            if path:
+                self.run_worker(self._read_held_out(path, form), group="held-out", exclusive=True)
+        return self._held_out
+
+    async def _read_held_out(self, path: str, form: str | None) -> None:
+        await asyncio.sleep(_READ_DELAY_SECONDS)
+        found = await read_held_out(path, form)
+        if self._held_out_for == (path, form):
+            self._held_out = found
+            self._follow()
 
     @property
     def draft(self) -> Draft:

@@ -16,6 +16,7 @@ from tui_app.widgets.spec_form import shown_value
 
 if TYPE_CHECKING:
     from core.choice import Choice
+    from core.spec.problems import Problem
     from tui_app.draft import Draft
 
 _METHODS = {
@@ -47,10 +48,10 @@ _TOLD_ELSEWHERE = {
 }
 
 
-def problem_facts(draft: Draft, steps: Sequence[Step]) -> list[Fact]:
+def problem_facts(problems: Sequence[Problem], steps: Sequence[Step]) -> list[Fact]:
     """Every problem with the key of the step that mends it."""
     facts: list[Fact] = []
-    for problem in draft.problems:
+    for problem in problems:
         step = step_of(problem.field)
         mark, style = ("✗", "bold $error") if problem.level == "error" else ("!", "bold $warning")
         option = options().get(problem.field) or options().get(f"sftui.{problem.field}")

@@ -15,7 +15,7 @@ async def test_a_typed_path_shows_its_rows_and_arrows_go_through_them(home: Path
     file = make_rows(home / "rows.jsonl")
     async with opened("data") as (app, pilot):
         assert "Name a file to see its rows." in told(app, "#facts")
-        await types(pilot, str(file))
+        await types(pilot, file.name)
         await wait_for(pilot, lambda: app.known.data is not None)
         await sees(pilot, "Where is parcel 1?")
         assert "12 rows, no problems: conversations (messages)" in told(app, "#facts")
@@ -86,6 +86,24 @@ async def test_an_empty_length_means_none_and_not_the_default(home: Path) -> Non
         await pilot.press("end", *["backspace"] * 4)
         await wait_for(pilot, lambda: "max_length" in app.known.values and app.known.values["max_length"] is None)
         assert field(app, "max_length").value == ""
+
+
+async def test_held_out_rows_are_read_and_must_fit_the_training_rows(home: Path) -> None:
+    rows, held_out, other = make_rows(home / "a.jsonl"), make_rows(home / "b.jsonl", 5), home / "c.jsonl"
+    other.write_text('{"text": "plain"}\n')
+    values = {"datasets": [{"path": str(rows)}], "sftui": {"held_out_file": str(held_out)}}
+    note = "#option-sftui-held_out_file .note"
+    async with opened("data", values) as (app, pilot):
+        await wait_for(pilot, lambda: told(app, note) == "5 rows to evaluate on.")
+        await go_to(pilot, "sftui.held_out_file")
+        await types(pilot, other.name)
+        await wait_for(pilot, lambda: "✗ is in text form" in told(app, note))
+        await types(pilot, "x")
+        await wait_for(pilot, lambda: "✗ No such data file" in told(app, note))
+        await pilot.press("ctrl+n", "ctrl+n", "ctrl+n")
+        await sees(pilot, "[5 Review")
+        await wait_for(pilot, lambda: "No such data file" in told(app, "#problems"))
+        assert app.screen.query_one("#start").disabled
 
 
 async def test_hostile_rows_are_only_text(home: Path) -> None:

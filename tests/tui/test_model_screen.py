@@ -52,7 +52,7 @@ async def test_digits_and_letters_typed_into_the_field_stay_there(home: Path) ->
 async def test_a_folder_that_is_no_model_says_so_in_place_and_enter_stays(home: Path) -> None:
     (home / "empty").mkdir()
     async with opened("model") as (app, pilot):
-        await types(pilot, str(home / "empty"))
+        await types(pilot, "./empty")
         await wait_for(pilot, lambda: app.known.model_problem is not None)
         await sees(pilot, "✗")
         problem = app.known.model_problem
@@ -80,7 +80,7 @@ async def test_the_memory_bar_names_the_gpu_and_fills_when_a_model_is_chosen(hom
     async with opened("model", gpus=one_gpu()) as (app, pilot):
         await sees(pilot, "? of 80.0 GB")
         await sees(pilot, "NVIDIA H100 80GB")
-        await types(pilot, str(folder))
+        await types(pilot, f"./{folder.name}")
         await wait_for(pilot, lambda: app.known.plan is not None and app.known.plan.memory is not None)
         await sees(pilot, "Memory W")
         assert "▒ in use" in seen(app)
@@ -127,3 +127,21 @@ async def test_going_back_and_forth_loses_nothing(home: Path) -> None:
         assert app.screen.query_one("#path").value == "/nowhere/x"  # type: ignore[attr-defined]
         await pilot.press("escape")
         await sees(pilot, "Runs")
+
+
+async def test_the_folder_that_holds_models_offers_them(home: Path) -> None:
+    make_model(home / "shelf" / "first")
+    async with opened("model") as (app, pilot):
+        await types(pilot, "./shelf")
+        await wait_for(pilot, lambda: app.known.model_problem is not None)
+        await sees(pilot, "first")
+        await pilot.press("down", "enter")
+        await wait_for(pilot, lambda: app.known.model is not None)
+        assert app.known.values["model_name_or_path"] == str(home / "shelf" / "first")
+
+
+async def test_the_licence_is_read_from_the_model_card(home: Path) -> None:
+    folder = make_model(home / "tiny")
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
+    async with opened("model", {"model_name_or_path": str(folder)}) as (app, pilot):
+        await wait_for(pilot, lambda: "Licence apache-2.0" in told(app, "ModelCard"))

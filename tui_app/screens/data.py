@@ -12,6 +12,7 @@ from textual.widgets import Input, Static
 from core.spec.build import value_of
 from core.text import human_count, safe
 from tui_app.draft import file_names
+from tui_app.held_out import FIELD
 from tui_app.messages import REMOVED
 from tui_app.setup_screen import SetupScreen
 from tui_app.widgets.path_row import PathRow
@@ -40,6 +41,9 @@ class DataScreen(SetupScreen):
 
     CSS_PATH = "data.tcss"
     STEP = "data"
+    HELP = """Name the rows to learn from: local .jsonl or .json files with messages, prompt and completion, or text.
+    Enter goes to the rows, ← and → move between them; what the model learns from is marked by a bar.
+    p goes to the rows that cannot be used, each with its file, its line and what to do."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "problems", "Problems", tooltip="Go to the rows that cannot be used"),
         Binding("left", "row(-1)", "Previous row", show=False),
@@ -77,7 +81,10 @@ class DataScreen(SetupScreen):
         of_files = [problem for problem in problems if problem.field.startswith("datasets")]
         self.query_one(PathRow).show_paths(file_names(values), of_files)
         others = [problem for problem in problems if not problem.field.startswith("datasets")]
-        self.query_one(SpecForm).show(values, others, self.reasons(draft))
+        held_out = self.look_at_held_out_rows(draft)
+        others += [held_out.problem] if held_out.problem else []
+        notes = {**self.reasons(draft), FIELD: held_out.words}
+        self.query_one(SpecForm).show(values, others, notes)
         facts = draft.data
         self.query_one("#facts", Static).update(_summary(facts, waiting=draft.needs_data))
         rows = self.query_one(RowView)

@@ -41,6 +41,7 @@ _SIZES: dict[str, dict[str, Any]] = {
         "use_peft": True,
     },
 }
+_CARD_CHARACTERS = 8192
 _SOURCES = {"starter": "built in", "cache": "in the Hugging Face cache"}
 
 
@@ -58,6 +59,9 @@ class ModelScreen(SetupScreen):
 
     CSS_PATH = "model.tcss"
     STEP = "model"
+    HELP = """Choose the model to train: type a folder, a Hugging Face id in the local cache, or part of a name.
+    ↑ and ↓ move in the list, Enter chooses, Enter again goes on. The card says how the model is loaded and why,
+    and what its weights take of the device's memory."""
     AUTO_FOCUS = "#path"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "highlight(1)", "Next model", show=False),
@@ -71,6 +75,8 @@ class ModelScreen(SetupScreen):
         self._listed: object = None
         self._echoes = Echoes()
         self._sizes = WeightSizes(_SIZES)
+        self._looked_into = Path()
+        self._license = (Path(), "")
 
     def compose_step(self) -> ComposeResult:
         """A field and the list it filters on the left, the chosen model's card on the right."""
@@ -96,8 +102,25 @@ class ModelScreen(SetupScreen):
         self._models = await in_thread(lambda: local_models((Path.cwd(), data_home() / "models")))
         self._filter()
 
+    async def _look_into(self, folder: Path) -> None:
+        inside = await in_thread(lambda: local_models((folder,)) if folder.is_dir() else ())
+        known = {model.path for model in self._models}
+        self._models += tuple(model for model in inside if model.path not in known)
+        self._filter()
+
+    async def _read_license(self, folder: Path) -> None:
+        self._license = (folder, await in_thread(lambda: read_license(folder)))
+        self.show_draft(self.draft)
+
     def show_draft(self, draft: Draft) -> None:
         """Show the chosen model."""
+        if draft.model_problem is not None and self._looked_into != chosen_folder(draft):
+            # Perhaps not the model's folder was typed but the one that holds it.
+            self._looked_into = chosen_folder(draft)
+            self.run_worker(self._look_into(self._looked_into), group="look-into", exclusive=True)
+        if draft.model is not None and self._license[0] != draft.model.folder:
+            self._license = (draft.model.folder, "")
+            self.run_worker(self._read_license(draft.model.folder), group="license", exclusive=True)
         path = self.query_one("#path", Input)
         chosen = model_path(draft.values)
         if self._echoes.is_foreign(chosen) and path.value.strip() != chosen:
@@ -109,6 +132,7 @@ class ModelScreen(SetupScreen):
             draft.model_problem,
             waiting=draft.needs_model,
             sizes=self._sizes.of(draft),
+            license_name=self._license[1],
             device_bytes=draft.plan.device.total_bytes if draft.plan else None,
         )
 
@@ -158,7 +182,10 @@ class ModelScreen(SetupScreen):
     def _filter(self) -> None:
         text = self.query_one("#path", Input).value.strip()
         chosen = model_path(self.draft.values)
-        shown = self._models if not text or text == chosen else matching(self._models, text)
+        shown = self._models
+        if text and not any(text == reference(model) for model in self._models):
+            # A path may be that of a folder which holds models; one that is elsewhere filters nothing.
+            shown = matching(self._models, text) or (self._models if text == chosen else ())
         if self._listed == (shown, chosen):
             return
         self._listed = (shown, chosen)
@@ -170,6 +197,26 @@ class ModelScreen(SetupScreen):
         models.highlighted = 0 if at is None and shown and not chosen else at
         words = "Models on this machine" if shown else "No model on this machine is called that."
         self.query_one("#found", Label).update(words)
+
+
+def chosen_folder(draft: Draft) -> Path:
+    """The folder that the model's name would be, if it is one."""
+    return Path(model_path(draft.values)).expanduser()
+
+
+def read_license(folder: Path) -> str:
+    """The licence that the model card's front matter names, or that lies beside it; empty if neither does."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as card:
+            head = card.read(_CARD_CHARACTERS)
+    except OSError:
+        head = ""
+    front = head.split("---")[1] if head.startswith("---") and head.count("---") > 1 else ""
+    for line in front.splitlines():
+        name, _, value = line.partition(":")
+        if name == "license" and value.strip():
+            return value.strip()
+    return "see the file LICENSE" if (folder / "LICENSE").is_file() else ""
 
 
 def is_path(text: str) -> bool:

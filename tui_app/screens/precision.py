@@ -94,6 +94,10 @@ class PrecisionScreen(SetupScreen):
 
     CSS_PATH = "precision.tcss"
     STEP = "precision"
+    HELP = """Choose how the base model is stored and computed, and which weights are trained.
+    ↑ and ↓ move between options, ← and → between choices, space turns a switch. The memory bar follows every key.
+    F2, F3 and F4 set all options of a preset; model, data and what is set on other pages of the run stay,
+    but for learning rate, schedule, batch and length, which belong to the preset."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f2", "preset('qlora')", "QLoRA", tooltip=PRESETS["qlora"].help),
         Binding("f3", "preset('lora')", "LoRA", tooltip=PRESETS["lora"].help),

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Button, Static
 
+from core.spec.problems import Problem
 from core.spec.yaml_file import to_yaml
 from core.text import safe
 from tui_app.draft import Draft
@@ -24,6 +25,9 @@ class ReviewScreen(SetupScreen):
 
     CSS_PATH = "review.tcss"
     STEP = "review"
+    HELP = """Everything on one page, with the reasons of what sftui chose. ctrl+s starts the run.
+    Problems stand at the top, with the number of the step that mends them: press it to go there.
+    y shows the file that will be written: TRL's own argument names, to keep or to share."""
     AUTO_FOCUS = "#summary"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "start", "Start", tooltip="Start the run", priority=True),
@@ -35,6 +39,7 @@ class ReviewScreen(SetupScreen):
     def __init__(self) -> None:
         super().__init__()
         self._shows_yaml = False
+        self._held_out_problem: Problem | None = None
 
     def compose_step(self) -> ComposeResult:
         """The problems, the summary or the YAML, and the button."""
@@ -48,9 +53,11 @@ class ReviewScreen(SetupScreen):
 
     def show_draft(self, draft: Draft) -> None:
         """Show everything that is set, and what stands in the way."""
+        self._held_out_problem = self.look_at_held_out_rows(draft).problem
         problems = self.query_one("#problems", FactList)
-        problems.display = bool(draft.problems)
-        problems.show(problem_facts(draft, STEPS))
+        found = draft.problems + ((self._held_out_problem,) if self._held_out_problem else ())
+        problems.display = bool(found)
+        problems.show(problem_facts(found, STEPS))
         facts, yaml = self.query_one("#facts", FactList), self.query_one("#yaml", Static)
         facts.display, yaml.display = not self._shows_yaml, self._shows_yaml
         if self._shows_yaml:
@@ -86,8 +93,8 @@ class ReviewScreen(SetupScreen):
         """There is none."""
 
     def _refusal(self, draft: Draft) -> str:
-        if draft.errors:
-            count = len(draft.errors)
+        count = len(draft.errors) + (self._held_out_problem is not None)
+        if count:
             stand = "problem stands" if count == 1 else "problems stand"
             return f"Cannot start: {count} {stand} in the way, see above."
         if draft.spec is None:

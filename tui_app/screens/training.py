@@ -24,6 +24,9 @@ class TrainingScreen(SetupScreen):
 
     CSS_PATH = "training.tcss"
     STEP = "training"
+    HELP = """Choose how it learns and for how long, when it is checked, and what is kept.
+    ↑ and ↓ move between options, ← and → between choices, space turns a switch.
+    An emptied field falls back to its default, which it then shows in grey."""
 
     def compose_step(self) -> ComposeResult:
         """Two columns of options; one above the other where it is narrow."""

@@ -29,6 +29,7 @@ class ModelCard(FactList):
         waiting: bool,
         sizes: Sequence[tuple[str, int | None]] = (),
         device_bytes: int | None = None,
+        license_name: str = "",
     ) -> None:
         """Show facts, a problem, or what to do; `sizes` are the weights' bytes by precision."""
         if problem is not None:
@@ -43,10 +44,10 @@ class ModelCard(FactList):
             choose = "Type a path, or choose a model from the list with ↑ ↓ and Enter."
             self.show([Fact("", Content.styled("Reading the model …" if waiting else choose, "$secondary"))])
         else:
-            self.show([*_problems(facts), *_facts(facts), *_sizes(sizes, device_bytes)])
+            self.show([*_problems(facts), *_facts(facts, license_name), *_sizes(sizes, device_bytes)])
 
 
-def _facts(facts: ModelFacts) -> list[Fact]:
+def _facts(facts: ModelFacts, license_name: str) -> list[Fact]:
     it = facts.architecture
     shape = [
         f"{count:,} {word}"
@@ -65,6 +66,7 @@ def _facts(facts: ModelFacts) -> list[Fact]:
         ("Context", _tokens(it.context_length, f", window {it.sliding_window:,}" if it.sliding_window else "")),
         ("Stored as", " ".join(filter(None, (it.stored_dtype, it.stored_quantization))) or "n/a"),
         ("Chat template", "yes" if it.chat_template else "no: its tokenizer cannot format conversations"),
+        ("Licence", license_name),
         ("Folder", str(facts.folder)),
     ]
     if it.experts:

@@ -128,7 +128,8 @@ class OptionRow(FormRow):
             stacked=isinstance(editor, ChoiceEditor) or not narrow,
             id=row_id(option.name),
         )
-        self.help = f"{option.name}: {option.help} It may be {option.allowed()}."
+        numeric = {int, float} & set(option.kinds)
+        self.help = f"{option.name}: {option.help}" + (f" It may be {option.allowed()}." if numeric else "")
 
     def concerns(self, field: str) -> bool:
         """Whether a problem's field is this option."""
