@@ -165,8 +165,9 @@ def _sort_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]
 
 
 def _unknown(key: str) -> Problem:
-    candidates = {*options(), *trl_arguments.argument_names(), *ALIASES}
-    near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.6)
+    # Our own first: TRL has hundreds of names, of which one is always somewhat near.
+    near = difflib.get_close_matches(key, {*options(), *ALIASES}, n=1, cutoff=0.75)
+    near = near or difflib.get_close_matches(key, {*options(), *trl_arguments.argument_names()}, n=1, cutoff=0.6)
     fix = f"Did you mean {near[0]}?" if near else "Remove it, or look the name up in TRL's SFTConfig."
     return Problem(key, "error", "is not an option of sftui and not an argument of the installed SFTConfig.", fix)
 

@@ -29,6 +29,14 @@ class Dumper(yaml.SafeDumper):
     """Writes what Loader reads back."""
 
 
+def _represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
+    # Unicode has more line breaks than \n; unless they are escaped, a reader folds them into spaces.
+    style = '"' if any(character in text for character in "\n\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+Dumper.add_representer(str, _represent_text)
+
 for _class in (Loader, Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
