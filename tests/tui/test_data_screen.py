@@ -60,12 +60,12 @@ async def test_a_missing_file_says_so_under_its_field(home: Path) -> None:
 async def test_what_is_learnt_from_is_marked(home: Path) -> None:
     file = make_rows(home / "rows.jsonl")
     async with opened("data", {"datasets": [{"path": str(file)}]}) as (app, pilot):
-        assert "▌ User" in seen(app)
+        assert "+ User" in seen(app)
         await go_to(pilot, "assistant_only_loss")
         await pilot.press("space")
         await wait_for(pilot, lambda: app.known.values.get("assistant_only_loss") is True)
-        await wait_for(pilot, lambda: "▌ User" not in seen(app))
-        assert "▌ Assistant" in seen(app)
+        await wait_for(pilot, lambda: "+ User" not in seen(app))
+        assert "+ Assistant" in seen(app)
 
 
 async def test_a_wrong_length_is_kept_and_says_what_is_allowed(home: Path) -> None:

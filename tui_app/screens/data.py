@@ -42,7 +42,7 @@ class DataScreen(SetupScreen):
     CSS_PATH = "data.tcss"
     STEP = "data"
     HELP = """Name the rows to learn from: local .jsonl or .json files with messages, prompt and completion, or text.
-    Enter goes to the rows, ← and → move between them; what the model learns from is marked by a bar.
+    Enter goes to the rows, ← and → move between them; what the model learns from is marked by +.
     p goes to the rows that cannot be used, each with its file, its line and what to do."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "problems", "Problems", tooltip="Go to the rows that cannot be used"),

@@ -232,6 +232,8 @@ def reference(model: LocalModel) -> str:
 def matching(models: Sequence[LocalModel], text: str) -> tuple[LocalModel, ...]:
     """The models whose name or folder holds every word of the text."""
     words = text.lower().split()
+    if is_path(text):
+        words = [str(Path(text).expanduser().absolute()).lower()]
     return tuple(model for model in models if all(word in f"{model.name} {model.path}".lower() for word in words))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -13,8 +13,12 @@ from textual.widgets import Static
 
 from core.text import human_count, safe
 
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
 _ROLES = {"system": "System", "developer": "Developer", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-_TRAINED = "▌"
+_TRAINED = "+"
+_NARROWEST = 20
 
 
 class RowView(VerticalScroll, can_focus=True):
@@ -39,7 +43,7 @@ class RowView(VerticalScroll, can_focus=True):
         self._trained: frozenset[str] = frozenset()
         self.at = 0
 
-    def compose(self) -> Any:
+    def compose(self) -> ComposeResult:
         """The row."""
         yield Static(markup=False)
 
@@ -48,6 +52,10 @@ class RowView(VerticalScroll, can_focus=True):
         if rows is not self._rows:
             self.at = 0
         self._rows, self._total, self._trained = rows, total, trained
+        self._draw()
+
+    def on_resize(self) -> None:
+        """Lines wrap anew."""
         self._draw()
 
     def action_move(self, by: int) -> None:
@@ -63,13 +71,17 @@ class RowView(VerticalScroll, can_focus=True):
             static.update("")
             return
         of = f"{human_count(self._total)}" if self._total <= len(self._rows) else f"the first {len(self._rows)}"
-        lines = [Content.styled(f"Row {self.at + 1} of {of}   {_TRAINED} is learnt from", "$secondary")]
+        note = f"Row {self.at + 1} of {of}   {_TRAINED} marks what is learnt from"
+        lines = [Content.styled(note, "$secondary")]
+        width = max(_NARROWEST, self.scrollable_content_region.width - 2)
         for role, text in turns(self._rows[self.at]):
             learnt = role in self._trained
-            mark = _TRAINED if learnt else " "
+            mark = f"{_TRAINED} " if learnt else "  "
             title = _ROLES.get(role, safe(role).capitalize())
-            lines.append(Content.assemble((f"{mark} {title}", "bold $accent" if learnt else "bold $secondary")))
-            lines += [Content.assemble((f"{mark} ", "$accent"), safe(line)) for line in text.split("\n")]
+            lines.append(Content.styled(f"{mark}{title}", "bold $accent" if learnt else "bold $secondary"))
+            wrapped = [part for line in text.split("\n") for part in Content(safe(line)).wrap(width)]
+            # Every line has its mark, so that also the middle of a long turn can be told.
+            lines += [Content.assemble((mark, "$accent"), line.rstrip()) for line in wrapped]
         static.update(Content("\n").join(lines))
 
 
