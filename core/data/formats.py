@@ -181,7 +181,7 @@ def _line_rows(file: Path, lines: Iterator[bytes]) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            yield Row(file, number, json.loads(line.decode("utf-8")))
+            yield Row(file, number, json.loads(line.rstrip(b"\r\n").decode("utf-8")))
         except UnicodeDecodeError as error:
             yield Row(file, number, None, f"Byte {error.start + 1} of the line is not UTF-8.")
         except json.JSONDecodeError as error:

@@ -1,0 +1,82 @@
+"""The type that a run computes in, with its reason."""
+
+from typing import Any
+
+import pytest
+
+from core.models.precision import DTYPE_BYTES, choose_attention, choose_dtype
+from core.spec.build import check_values
+from core.spec.run_spec import RunSpec
+from tests.unit.test_choose_device import gpu
+
+TURING = gpu(0, compute_capability=(7, 5))
+HOPPER = gpu(0, compute_capability=(9, 0))
+UNKNOWN = gpu(0, compute_capability=None)
+
+
+def spec(**values: Any) -> RunSpec:
+    checked = check_values({"model_name_or_path": "m", "datasets": ["d"], "use_peft": True, **values})
+    assert checked.spec is not None
+    return checked.spec
+
+
+@pytest.mark.parametrize(
+    ("stored", "value", "reason"),
+    [
+        ("float32", "float32", "the checkpoint's own type, on the CPU"),
+        ("bfloat16", "bfloat16", "the checkpoint's own type, on the CPU"),
+        ("float16", "float32", "the checkpoint stores float16, which a CPU computes very slowly"),
+        (None, "float32", "the checkpoint names no type; on the CPU"),
+        ("float8_e4m3fn", "float32", "the checkpoint names no type; on the CPU"),
+    ],
+)
+def test_on_the_cpu_it_follows_the_checkpoint(stored: str | None, value: str, reason: str) -> None:
+    choice = choose_dtype(spec(), stored, None)
+    assert (choice.name, choice.value, choice.reason) == ("dtype", value, reason)
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16", None])
+def test_a_recent_gpu_computes_in_bfloat16(stored: str | None) -> None:
+    choice = choose_dtype(spec(), stored, HOPPER)
+    assert choice.value == "bfloat16"
+    assert "compute capability 9.0" in choice.reason
+    assert choose_dtype(spec(), stored, UNKNOWN).value == "bfloat16"
+    assert "L0" in choose_dtype(spec(), stored, UNKNOWN).reason
+
+
+def test_full_fine_tuning_keeps_float32_where_it_is_stored() -> None:
+    assert choose_dtype(spec(use_peft=False), "float32", HOPPER).value == "float32"
+    assert choose_dtype(spec(use_peft=False), "bfloat16", HOPPER).value == "bfloat16"
+
+
+@pytest.mark.parametrize("wish", ["auto", "bfloat16"])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16", None])
+def test_a_gpu_before_ampere_has_no_bfloat16(wish: str, stored: str | None) -> None:
+    adapters = choose_dtype(spec(dtype=wish), stored, TURING)
+    assert (adapters.value, adapters.reason) == ("float16", "compute capability 7.5 has no bfloat16")
+    # The gradients of float16 weights cannot be scaled.
+    full = choose_dtype(spec(dtype=wish, use_peft=False), stored, TURING)
+    assert full.value == "float32"
+    assert "7.5" in full.reason
+
+
+@pytest.mark.parametrize("wish", ["float32", "bfloat16", "float16"])
+def test_what_is_asked_for_is_used_where_it_works(wish: str) -> None:
+    assert choose_dtype(spec(dtype=wish), "float32", HOPPER).value == wish
+    assert choose_dtype(spec(dtype=wish), "float32", HOPPER).reason == "as asked for"
+    on_cpu = choose_dtype(spec(dtype=wish), "bfloat16", None)
+    if wish == "float16":
+        assert (on_cpu.value, on_cpu.reason) == ("float32", "training in float16 needs a GPU")
+    else:
+        assert (on_cpu.value, on_cpu.reason) == (wish, "as asked for")
+    assert choose_dtype(spec(dtype="float32"), "bfloat16", TURING).value == "float32"
+
+
+def test_every_type_has_its_size() -> None:
+    assert DTYPE_BYTES == {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def test_attention_is_sdpa_unless_asked_otherwise() -> None:
+    assert choose_attention(spec()).value == "sdpa"
+    choice = choose_attention(spec(attn_implementation="eager"))
+    assert (choice.value, choice.reason) == ("eager", "as asked for")
