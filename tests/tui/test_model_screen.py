@@ -134,8 +134,8 @@ async def test_the_folder_that_holds_models_offers_them(home: Path) -> None:
     async with opened("model") as (app, pilot):
         await types(pilot, "./shelf")
         await wait_for(pilot, lambda: app.known.model_problem is not None)
-        await sees(pilot, "first")
-        await pilot.press("down", "enter")
+        await wait_for(pilot, lambda: [model.name for model in app.screen.listed] == [str(home / "shelf" / "first")])  # type: ignore[attr-defined]
+        await pilot.press("enter")
         await wait_for(pilot, lambda: app.known.model is not None)
         assert app.known.values["model_name_or_path"] == str(home / "shelf" / "first")
 

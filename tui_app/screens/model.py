@@ -71,8 +71,8 @@ class ModelScreen(SetupScreen):
     def __init__(self) -> None:
         super().__init__()
         self._models: tuple[LocalModel, ...] = ()
-        self._shown: tuple[LocalModel, ...] = ()
-        self._listed: object = None
+        self.listed: tuple[LocalModel, ...] = ()
+        self._drawn_for: object = None
         self._echoes = Echoes()
         self._sizes = WeightSizes(_SIZES)
         self._looked_into = Path()
@@ -142,7 +142,7 @@ class ModelScreen(SetupScreen):
         text = event.value.strip()
         self._filter()
         # Half a name on the list is not yet a model.
-        named = text if is_path(text) or not self._shown else ""
+        named = text if is_path(text) or not self.listed else ""
         self._echoes.typed(named)
         self.change({"model_name_or_path": named or REMOVED})
 
@@ -150,7 +150,7 @@ class ModelScreen(SetupScreen):
         """Enter chooses what is highlighted; what is chosen already is gone on with."""
         at = self.query_one(ModelList).highlighted
         if at is not None:
-            self._take(self._shown[at])
+            self._take(self.listed[at])
         elif self.draft.model_problem is None and model_path(self.draft.values):
             self.action_next_step()
 
@@ -158,7 +158,7 @@ class ModelScreen(SetupScreen):
     def selected(self, event: OptionList.OptionSelected) -> None:
         """Enter in the list chooses, and goes on if that one was chosen already."""
         event.stop()
-        self._take(self._shown[event.option_index])
+        self._take(self.listed[event.option_index])
 
     def action_highlight(self, by: int) -> None:
         """Move in the list from the field."""
@@ -186,22 +186,23 @@ class ModelScreen(SetupScreen):
         if text and not any(text == reference(model) for model in self._models):
             # A path may be that of a folder which holds models; one that is elsewhere filters nothing.
             shown = matching(self._models, text) or (self._models if text == chosen else ())
-        if self._listed == (shown, chosen):
+        unsettled = not chosen or (self.draft.model_problem is not None and shown is not self._models)
+        if self._drawn_for == (shown, chosen, unsettled):
             return
-        self._listed = (shown, chosen)
+        self._drawn_for = (shown, chosen, unsettled)
         models = self.query_one(ModelList)
-        self._shown = shown
+        self.listed = shown
         models.set_options([Option(_line(model, chosen)) for model in shown])
         at = next((number for number, model in enumerate(shown) if reference(model) == chosen), None)
         # A model that is on no list must not be lost to the first one by Enter.
-        models.highlighted = 0 if at is None and shown and not chosen else at
+        models.highlighted = 0 if at is None and shown and unsettled else at
         words = "Models on this machine" if shown else "No model on this machine is called that."
         self.query_one("#found", Label).update(words)
 
 
 def chosen_folder(draft: Draft) -> Path:
     """The folder that the model's name would be, if it is one."""
-    return Path(model_path(draft.values)).expanduser()
+    return Path(model_path(draft.values)).expanduser().absolute()
 
 
 def read_license(folder: Path) -> str:
