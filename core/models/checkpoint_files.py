@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SftuiError
+from core.paths import expand
 from core.text import safe
 
 # The format's own limit: a longer header is a damaged or hostile file.
@@ -220,9 +221,13 @@ def resolve_model_folder(path_or_id: str, revision: str | None) -> Path:
 
     Nothing is downloaded. Raises SftuiError when it is neither a folder nor in the cache.
     """
-    folder = Path(path_or_id).expanduser()
-    if path_or_id and folder.is_dir():
-        return folder
+    folder = expand(path_or_id)
+    try:
+        if path_or_id and folder.is_dir():
+            return folder
+    except OSError as error:
+        # A name that is longer than names may be, or a folder that is closed to us.
+        raise SftuiError("No such model", f"“{safe(path_or_id[:200])}”: {error.strerror}.") from error
     name, wanted = safe(path_or_id), revision or "main"
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path_or_id) is None:
         raise SftuiError("No such model", f"“{name}” is not a folder.", "Check the path, or give a hub id: org/name.")

@@ -1,0 +1,211 @@
+"""A spec thought through on a machine: device, choices, memory, verdict and every problem beside its option."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import starter
+from core.data.formats import read_facts
+from core.devices.gpu import GpuReading
+from core.devices.host import HostSnapshot
+from core.memory.plan import ModelFacts, Plan, describe_plan, make_plan, plan_here, read_model
+from core.spec.build import build_spec, check_values
+from core.spec.presets import PRESETS
+from core.spec.run_spec import RunSpec
+from tests.unit.test_choose_device import NONE, gpu, reading
+
+GB = 10**9
+HOST = HostSnapshot(4, 0.0, 16 * GB, 8 * GB, 8 * GB, 100 * GB, "A CPU")
+ONE_GPU = reading(gpu(0, 20 * GB, total_bytes=24 * GB, used_bytes=4 * GB, name="NVIDIA L4"))
+PARTS = [
+    "base_weights", "quantization_constants", "adapter_weights", "gradients", "optimizer_state", "activations",
+    "logits", "allocator_and_context",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> ModelFacts:
+    return read_model(str(starter.MODEL))
+
+
+def spec(**values: Any) -> RunSpec:
+    base = {"model_name_or_path": str(starter.MODEL), "datasets": [str(starter.TRAIN_DATA)]}
+    checked = check_values({**base, **PRESETS["qlora"].values, **values})
+    assert checked.spec is not None, checked.problems
+    return checked.spec
+
+
+def problems(plan: Plan) -> list[tuple[str, str]]:
+    return [(problem.field, problem.message) for problem in plan.problems if problem.level == "error"]
+
+
+def rows(folder: Path, *given: Any) -> Path:
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in given))
+    return file
+
+
+def test_a_plan_names_its_device_and_its_choices_with_reasons(model: ModelFacts) -> None:
+    plan = make_plan(spec(), model, ONE_GPU, HOST)
+    assert (plan.device.name, plan.device.kind, plan.device.index) == ("NVIDIA L4", "gpu", 0)
+    assert (plan.device.total_bytes, plan.device.free_bytes) == (24 * GB, 20 * GB)
+    assert [(choice.name, choice.value) for choice in plan.choices] == [
+        ("auto_class", "AutoModelForCausalLM"),
+        ("device", "GPU 0 NVIDIA L4"),
+        ("dtype", "bfloat16"),
+        ("attn_implementation", "sdpa"),
+    ]
+    assert all(choice.reason for choice in plan.choices)
+    on_cpu = make_plan(spec(), model, NONE, HOST)
+    assert (on_cpu.device.kind, on_cpu.device.total_bytes, on_cpu.device.free_bytes) == ("cpu", 16 * GB, 8 * GB)
+
+
+def test_cuda_visible_devices_is_heeded(model: ModelFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert make_plan(spec(), model, ONE_GPU, HOST).device.kind == "cpu"
+
+
+def test_parts_that_are_not_counted_yet_leave_the_verdict_open(model: ModelFacts) -> None:
+    plan = make_plan(spec(), model, ONE_GPU, HOST)
+    assert plan.verdict == "unknown"
+    assert "activations" in plan.verdict_reason
+    assert plan.memory is not None
+    assert not plan.memory.total_is_complete
+
+
+def test_what_does_not_fit_already_by_its_weights_is_said(model: ModelFacts) -> None:
+    full = reading(gpu(0, 100_000, total_bytes=24 * GB))
+    plan = make_plan(spec(), model, full, HOST)
+    assert plan.verdict == "does_not_fit"
+    assert "100 kB are free" in plan.verdict_reason
+    starved = make_plan(spec(), model, NONE, replace(HOST, memory_available_bytes=5))
+    assert starved.verdict == "does_not_fit"
+    silent = make_plan(spec(), model, reading(gpu(0, None)), HOST)
+    assert silent.verdict == "unknown"
+
+
+def test_quantizing_takes_less_than_full_fine_tuning(model: ModelFacts) -> None:
+    def known(**values: Any) -> int:
+        plan = make_plan(spec(**values), model, ONE_GPU, HOST)
+        assert plan.memory is not None
+        return plan.memory.known_bytes
+
+    four, sixteen = known(), known(load_in_4bit=False)
+    full = known(load_in_4bit=False, use_peft=False)
+    assert four < sixteen < full
+    assert known(lora_r=64) > four
+
+
+def test_without_a_model_the_device_is_planned_all_the_same() -> None:
+    plan = make_plan(spec(), None, ONE_GPU, HOST)
+    assert (plan.memory, plan.verdict, plan.verdict_reason) == (None, "unknown", "no model is chosen yet")
+    assert plan.device.name == "NVIDIA L4"
+
+
+def test_a_device_that_is_not_there_is_a_problem_of_its_option(model: ModelFacts) -> None:
+    plan = make_plan(spec(sftui={"device": "3"}), model, ONE_GPU, HOST)
+    ((field, message),) = problems(plan)
+    assert field == "sftui.device"
+    assert "0 (NVIDIA L4)" in message
+
+
+@pytest.mark.parametrize(
+    ("row", "values", "field", "words"),
+    [
+        ({"text": "a"}, {"assistant_only_loss": True}, "assistant_only_loss", "needs `messages`"),
+        ({"text": "a"}, {"completion_only_loss": True}, "completion_only_loss", "needs `prompt` and `completion`"),
+        (
+            {"text": "a"},
+            {"sftui": {"sample_rows": 1, "held_out_file": "h"}},
+            "sftui.sample_rows",
+            "the rows are plain text",
+        ),
+        ({"text": 1}, {}, "datasets", "1 row is wrong; the first: "),
+        (None, {}, "datasets", "has no rows."),
+    ],
+)
+def test_data_that_does_not_go_with_the_spec_is_told(
+    tmp_path: Path, model: ModelFacts, row: Any, values: dict[str, Any], field: str, words: str
+) -> None:
+    data = read_facts([rows(tmp_path, *([row] if row else []))])
+    plan = make_plan(spec(**values), model, ONE_GPU, HOST, data)
+    assert [name for name, _ in problems(plan)] == [field]
+    assert words in problems(plan)[0][1]
+
+
+def test_a_model_that_does_not_go_with_the_spec_is_told(model: ModelFacts) -> None:
+    quantized = replace(model, architecture=replace(model.architecture, stored_quantization="fp8", chat_template=False))
+    plan = make_plan(spec(assistant_only_loss=True), quantized, ONE_GPU, HOST)
+    assert [field for field, _ in problems(plan)] == ["load_in_4bit", "assistant_only_loss"]
+    assert (plan.memory, plan.verdict) == (None, "unknown")
+    assert "stored quantized" in plan.verdict_reason
+    warned = replace(model, architecture=replace(model.architecture, problems=("The tokenizer is missing.",)))
+    (problem,) = make_plan(spec(), warned, ONE_GPU, HOST).problems
+    assert (problem.field, problem.level, problem.message) == (
+        "model_name_or_path",
+        "warning",
+        "The tokenizer is missing.",
+    )
+
+
+def test_here_the_starter_has_no_problem() -> None:
+    plan = plan_here(build_spec(PRESETS["starter"].values))
+    assert plan.problems == ()
+    assert plan.memory is not None
+    assert plan.device.kind == "cpu"
+
+
+def test_here_files_that_are_missing_are_problems_of_their_options(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nothing.jsonl")
+    plan = plan_here(spec(model_name_or_path="no/model", datasets=[missing], sftui={"held_out_file": missing}))
+    assert [field for field, _ in problems(plan)] == ["model_name_or_path", "datasets", "sftui.held_out_file"]
+    assert all(problem.fix for problem in plan.problems)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([{"text": "a"}], "is in text form, and the training rows are in messages form."),
+        ([{"messages": []}], "1 row is wrong"),
+        ([5, 6], "2 rows are wrong"),
+        ([], "has no rows."),
+    ],
+)
+def test_here_held_out_rows_are_looked_at_before_the_run(tmp_path: Path, given: list[Any], words: str) -> None:
+    plan = plan_here(spec(sftui={"held_out_file": str(rows(tmp_path, *given))}))
+    ((field, message),) = problems(plan)
+    assert field == "sftui.held_out_file"
+    assert words in message
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_its_json_has_one_shape(model: ModelFacts, known: bool) -> None:
+    plan = make_plan(spec(sftui={"device": "3"}), model if known else None, GpuReading((), None, None), HOST)
+    told = json.loads(json.dumps(plan.to_json(), allow_nan=False))
+    assert set(told) == {"memory", "device", "verdict", "verdict_reason", "choices", "problems"}
+    assert set(told["memory"]) == {"total_bytes", "total_is_complete", "parts", "basis"}
+    assert list(told["memory"]["parts"]) == PARTS
+    assert set(told["device"]) == {"name", "total_bytes", "free_bytes"}
+    assert told["verdict"] in ("fits", "tight", "does_not_fit", "unknown")
+    assert all(set(choice) == {"value", "reason"} for choice in told["choices"].values())
+    assert [set(problem) for problem in told["problems"]] == [{"field", "level", "message", "fix"}]
+    if known:
+        counted = [size for size in told["memory"]["parts"].values() if size is not None]
+        assert told["memory"]["total_bytes"] == sum(counted) > 0
+    else:
+        assert told["memory"]["total_bytes"] is None
+        assert set(told["memory"]["parts"].values()) == {None}
+
+
+def test_a_person_reads_all_of_it_in_harmless_lines(model: ModelFacts) -> None:
+    hostile = reading(gpu(0, 20 * GB, total_bytes=24 * GB, name="L4\x1b[2J"))
+    text = describe_plan(make_plan(spec(), model, hostile, HOST))
+    assert "\x1b" not in text
+    assert "device   L4␛[2J: 20.0 GB free of 24.0 GB" in text
+    assert "verdict  unknown: " in text
+    assert "chosen   dtype = bfloat16 (compute capability 8.9)" in text
+    assert all(part.replace("_", " ") in text for part in PARTS)
+    assert "error  sftui.device:" in describe_plan(make_plan(spec(sftui={"device": "9"}), None, NONE, HOST))
