@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from bitsandbytes.nn import Int8Params, Params4bit
+from bitsandbytes.nn import Int8Params, Linear4bit, Params4bit
 from transformers import AutoTokenizer, BitsAndBytesConfig
 
 from core.errors import SftuiError
@@ -48,7 +48,7 @@ def load_model(spec: RunSpec, request: LoadRequest) -> Any:
     A quantized model goes wholly onto the one device: it cannot be moved afterwards.
     """
     auto_class = getattr(transformers, request.architecture.auto_class)
-    return auto_class.from_pretrained(
+    model = auto_class.from_pretrained(
         str(request.folder),
         dtype=getattr(torch, request.dtype),
         quantization_config=quantization_config(spec, request.dtype),
@@ -58,6 +58,19 @@ def load_model(spec: RunSpec, request: LoadRequest) -> Any:
         use_safetensors=True,
         local_files_only=True,
     )
+    _keep_weights_trainable_on_cpu(model)
+    return model
+
+
+def _keep_weights_trainable_on_cpu(model: Any) -> None:
+    """Switch off a repacking of 4-bit weights that would lose gradients.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer at its first forward pass in evaluation mode and never
+    unpacks it for training: from then on its backward pass is skipped, with a warning in the log and wrong gradients.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from core.runs.folder import RunFolder
+from core.training.libraries import import_libraries
 from core.training.runner import Runner
 
 
@@ -18,7 +19,7 @@ def main() -> int:
     """Import in the background, wait for a run, be its runner."""
     # Idle, it belongs to the app: a hang-up reaches the app, and the end of our input then reaches us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_import_libraries, name="sftui-imports", daemon=True).start()
+    threading.Thread(target=import_libraries, name="sftui-imports", daemon=True).start()
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         # Waiting for the imports would keep an orphan busy for seconds.
@@ -26,11 +27,6 @@ def main() -> int:
     folder = RunFolder(Path(json.loads(line)["run"]))
     _write_to(folder.log_file)
     return Runner(folder, warm=True).run()
-
-
-def _import_libraries() -> None:
-    # The worker imports the same module; if we are still at it, it waits for us on the import lock.
-    import core.training.pipeline  # noqa: F401
 
 
 def _write_to(log: Path) -> None:

@@ -12,6 +12,7 @@ from core.runs.events import Event, TerminalEvent
 from core.runs.folder import RunFolder
 from core.spec.run_spec import RunSpec
 from core.training.control import RunControl, StopRequestedError
+from core.training.libraries import import_libraries
 
 
 class TrainingWorker(threading.Thread):
@@ -41,6 +42,7 @@ class TrainingWorker(threading.Thread):
         """The thread's body; start it with `start`."""
         try:
             self._emit(events.PhaseStarted("preparing", "importing torch, transformers, peft, trl"))
+            import_libraries()
             from core.training.pipeline import RunContext, run_pipeline
 
             self.control.check()

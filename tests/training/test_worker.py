@@ -124,6 +124,18 @@ def test_each_quantization_trains_and_takes_the_planned_bytes(
     assert only(told, events.ModelAdapted).trainable_parameters == plan.memory.trainable_parameters
 
 
+def test_evaluating_in_between_does_not_change_what_is_learned(tiny_model: Path, rows: Path) -> None:
+    four_bit = {"load_in_4bit": True, "dtype": "bfloat16", "max_steps": 5, "test_split_size": 0.2, "lora_dropout": 0.0}
+    undisturbed = train(make_run(tiny_model, rows, **four_bit))
+    evaluated = train(make_run(tiny_model, rows, **four_bit, eval_strategy="steps", eval_steps=1))
+
+    def losses(told: list[Event]) -> list[tuple[int, float, float | None]]:
+        return [(e.step, e.loss, e.grad_norm) for e in told if isinstance(e, events.StepCompleted)]
+
+    assert sum(isinstance(event, events.EvaluationCompleted) for event in evaluated) == 5
+    assert losses(evaluated) == losses(undisturbed)
+
+
 def test_full_fine_tuning_leaves_a_whole_model(tiny_model: Path, rows: Path) -> None:
     folder = make_run(tiny_model, rows, use_peft=False, learning_rate=1e-3)
 
