@@ -60,6 +60,16 @@ async def test_new_steps_appear_and_the_curve_grows() -> None:
             await until_shown(pilot, "checkpoint at step 60, 12.1 MB in 0.3 s", "─C")
 
 
+async def test_a_resumed_run_draws_the_steps_done_anew_in_place_of_the_old() -> None:
+    folder = write_run("run-aaaa", [*begin("run-aaaa"), *steps(1, 20), step(21, 900.0), step(22, 900.0)])
+    async with watching(folder).run_test(size=WIDE) as pilot:
+        await until_shown(pilot, "! Interrupted", "600 ┤")
+        with alive(folder):
+            add(folder, [*begin("run-aaaa")[:-1], events.TrainingStarted(100, 4.0, first_step=20), step(21, 2.7)])
+            await until_shown(pilot, "step 21 of 100", "2.8 ┤")
+            assert "600 ┤" not in shown(pilot.app)
+
+
 async def test_small_terminals_show_one_view_at_a_time() -> None:
     folder = write_run("run-aaaa", [*begin("run-aaaa"), *steps(1, 5), _memory()])
     async with watching(folder).run_test(size=NARROW) as pilot:
@@ -91,7 +101,7 @@ async def test_answers_stand_side_by_side_and_are_marked_in_words() -> None:
         async with watching(folder).run_test(size=WIDE) as pilot:
             await until_shown(pilot, "My parcel is", "[bold]late", "I am sorry.␛[31m", "✗ differs", "after training")
             add(folder, [tuned])
-            await until_shown(pilot, "✓ as expected", "base: 0 of 1 as expected", "tuned at step 9: 1 of 1 as expected")
+            await until_shown(pilot, "✓ as expected", "Answers as expected: base 0 of 1, tuned 1 of 1")
 
 
 async def test_the_log_is_shown_on_demand_and_followed() -> None:

@@ -67,6 +67,7 @@ class MonitorScreen(Screen[None]):
         self.alive = False
         self.view = "chart"
         self._drawn_steps = 0
+        self._drawn_from = 0
         self._dirty = False
         self._notes: list[Content] = []
         self._sent: Sent | None = None
@@ -148,6 +149,10 @@ class MonitorScreen(Screen[None]):
         state = self.state
         current = status(state, alive=self.alive)
         chart = self.query_one(MetricChart)
+        # A resumed run does the steps after its checkpoint anew.
+        if state.first_step != self._drawn_from or len(state.steps) < self._drawn_steps:
+            chart.clear()
+            self._drawn_from, self._drawn_steps = state.first_step, 0
         chart.extend((step.step, step.loss) for step in state.steps[self._drawn_steps :])
         self._drawn_steps = len(state.steps)
         chart.mark([(found.step, found.loss) for found in state.evaluations], [kept.step for kept in state.checkpoints])

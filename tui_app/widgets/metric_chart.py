@@ -83,6 +83,11 @@ class MetricChart(Widget):
         self._points: tuple[tuple[int, float], ...] = ()
         self._marks: tuple[int, ...] = ()
 
+    def clear(self) -> None:
+        """Begin anew: steps were taken back."""
+        self._buckets = Buckets()
+        self.refresh()
+
     def extend(self, values: Iterable[tuple[int, float]]) -> None:
         """Add steps to the curve; redraws only if there were any."""
         added = False

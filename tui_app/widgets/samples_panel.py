@@ -11,7 +11,6 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from core.text import safe
-from tui_app.format import number
 from tui_app.theme import SFTUI_DARK
 
 if TYPE_CHECKING:
@@ -53,19 +52,13 @@ class SamplesPanel(VerticalScroll):
 
 
 def title(base: SamplesAnswered | None, tuned: SamplesAnswered | None) -> str:
-    """`Answers   base: 0 of 20 as expected   tuned: 18 of 20 as expected`."""
-    parts = ["Answers"]
+    """`Answers as expected: base 0 of 20, tuned 18 of 20`."""
+    counts: list[str] = []
     for name, samples in (("base", base), ("tuned", tuned)):
-        if samples is None:
-            continue
-        known = [answer for answer in samples.answers if answer.expected is not None]
-        at = f" at step {number(samples.step)}" if name == "tuned" else ""
+        known = [answer for answer in samples.answers if answer.expected is not None] if samples else []
         if known:
-            right = sum(is_expected(answer) for answer in known)
-            parts.append(f"{name}{at}: {right} of {len(known)} as expected")
-        else:
-            parts.append(f"{name}{at}")
-    return "   ".join(parts)
+            counts.append(f"{name} {sum(map(is_expected, known))} of {len(known)}")
+    return "Answers as expected: " + ", ".join(counts) if counts else "Answers"
 
 
 def is_expected(answer: Answer) -> bool:
