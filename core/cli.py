@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None, open_app: OpenApp | None = None
         return open_app()
     options = _parser().parse_args(arguments, argparse.Namespace(open_app=open_app))
     try:
-        return int(options.action(options))
+        status = int(options.action(options))
+        sys.stdout.flush()
+        return status
     except SftuiError as error:
         _complain(error, options)
         return WRONG_USE
