@@ -158,6 +158,8 @@ class Draft:
             complete = self.spec is not None and not self.errors and self.plan is not None
         else:
             complete = self.model is not None and self.data is not None
+            if step == "precision" and self.plan is not None:
+                complete = complete and self.plan.verdict != "does_not_fit"
         return complete and not any(problem.level == "error" for problem in self.problems_of(step))
 
     def _rebuilt(self) -> "Draft":

@@ -86,6 +86,8 @@ def test_a_gpu_changes_device_and_verdict(home: Path) -> None:
     starved = draft.with_devices(one_gpu(total=80 * 10**9, free=1000), HOST)
     assert starved.plan is not None
     assert starved.plan.verdict == "does_not_fit"
+    assert not starved.done("precision"), "a tick would say that all is well there"
+    assert starved.errors == (), "but it may be tried"
 
 
 def test_contradictions_do_not_wait_for_model_and_data() -> None:

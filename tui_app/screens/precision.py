@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Label
+from textual.widgets import Label, Static
 
 from core.spec.build import value_of
 from core.spec.presets import PRESETS
@@ -155,7 +155,8 @@ class PrecisionScreen(SetupScreen):
         """Set all options of a preset; model, data and the run's own names stay."""
         preset = PRESETS[name]
         self.change(dict(preset.values))
-        self.notify(f"{preset.title}: {preset.help}", title="Preset set", markup=False)
+        # A toast would cover the memory bar just when it moves.
+        self.query_one("#help-line", Static).update(f"Preset {preset.title}: {preset.help}")
 
 
 def _method(draft: Draft) -> str:
