@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.text import Text
 from textual import work
@@ -16,7 +16,6 @@ from core.text import safe
 from tui_app import format as words
 from tui_app import messages
 from tui_app.background import in_thread
-from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.run_table import COLUMNS, SIDE_FROM, RunTable, cells, fitting
 from tui_app.widgets.step_header import StepHeader
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from core.devices.host import HostSnapshot
     from core.runs.folder import RunSummary
     from tui_app.follow import RunsWatch
+    from tui_app.widgets.gpu_panel import GpuPanel
 
 WELCOME = Content.assemble(
     ("No runs yet.\n\n", "bold"),
@@ -73,8 +73,6 @@ class RunsScreen(Screen[None]):
         with Horizontal(id="body"):
             yield Static(WELCOME, id="welcome", markup=False)
             yield RunTable(cursor_type="row", id="runs")
-            with VerticalScroll(id="side", can_focus=False):
-                yield GpuPanel()
         yield Footer()
 
     @property
@@ -119,8 +117,17 @@ class RunsScreen(Screen[None]):
 
     def on_resize(self) -> None:
         """Show as many columns as there is room for, and the machine beside them."""
-        self.set_class(self.size.width >= SIDE_FROM, "-side")
+        wide = self.size.width >= SIDE_FROM
+        self.set_class(wide, "-side")
+        if wide and not self.query("#side"):
+            self._mount_machine()
         self._lay_columns()
+
+    def _mount_machine(self) -> None:
+        from tui_app.widgets.gpu_panel import GpuPanel
+
+        self.query_one("#body").mount(VerticalScroll(GpuPanel(), id="side", can_focus=False))
+        self.call_after_refresh(lambda: self._show_machine(self._devices))
 
     def on_runs_listed(self, message: messages.RunsListed) -> None:
         """Show the runs; only cells that changed are drawn again."""
@@ -169,7 +176,8 @@ class RunsScreen(Screen[None]):
     def _show_machine(self, devices: tuple[GpuReading, HostSnapshot] | None) -> None:
         self._devices = devices
         if devices is not None and self.app.screen is self:
-            self.query_one(GpuPanel).show_machine(*devices)
+            for panel in self.query("GpuPanel").results():
+                cast("GpuPanel", panel).show_machine(*devices)
 
     @property
     def chosen(self) -> RunSummary | None:
