@@ -1,6 +1,6 @@
 """Make the pictures in this folder: drive the app by keys through a real run of the starter, at 120 × 40.
 
-    python screenshots/make.py        needs cairosvg for the PNG; writes beside itself
+python screenshots/make.py        needs cairosvg for the PNG; writes beside itself
 """
 
 import asyncio

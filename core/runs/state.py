@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from core.runs import events
 from core.runs.events import Entry, Phase, TerminalEvent
@@ -117,62 +117,62 @@ class RunState:
 
 def reduce(state: RunState, entry: Entry) -> RunState:
     """The state after one more entry. Pure: the same entries give the same state, for every viewer."""
+    return replace(state, last_time=entry.time, last_seq=entry.seq, **_changes(state, entry))
+
+
+def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
+    """What an entry changes beside the time. The frequent ones first: a long run has a million of them."""
     event = entry.event
-    state = replace(state, last_time=entry.time, last_seq=entry.seq)
     match event:
+        case events.StepCompleted():
+            return {"steps": state.steps.append(event)}
+        case events.MemorySampled():
+            return {"memory": state.memory.append(MemorySample(entry.time, event))}
+        case events.EvaluationCompleted():
+            return {"evaluations": state.evaluations.append(event)}
         case events.RunStarted():
-            return replace(
-                state,
-                run_id=event.run_id,
-                model=event.model,
-                method=event.method,
-                warm=event.warm,
-                started_at=entry.time if state.started_at is None else state.started_at,
-                phase=None,
-                phase_detail="",
-                commands=(),
-                outcome=None,
-            )
+            return {
+                "run_id": event.run_id,
+                "model": event.model,
+                "method": event.method,
+                "warm": event.warm,
+                "started_at": entry.time if state.started_at is None else state.started_at,
+                "phase": None,
+                "phase_detail": "",
+                "commands": (),
+                "outcome": None,
+            }
         case events.PhaseStarted():
-            return replace(state, phase=event.phase, phase_detail=event.detail, phase_started_at=entry.time)
+            return {"phase": event.phase, "phase_detail": event.detail, "phase_started_at": entry.time}
         case events.ChoiceMade():
             others = tuple(choice for choice in state.choices if choice.name != event.name)
-            return replace(state, choices=(*others, event))
+            return {"choices": (*others, event)}
         case events.DataPrepared():
-            return replace(state, data=event)
+            return {"data": event}
         case events.ModelLoaded():
-            return replace(state, loaded=event)
+            return {"loaded": event}
         case events.ModelAdapted():
-            return replace(state, adapted=event)
+            return {"adapted": event}
         case events.TrainingStarted():
-            return replace(
-                state,
-                training_started_at=entry.time,
-                max_steps=event.max_steps,
-                epochs=event.epochs,
-                first_step=event.first_step,
+            return {
+                "training_started_at": entry.time,
+                "max_steps": event.max_steps,
+                "epochs": event.epochs,
+                "first_step": event.first_step,
                 # What came after the checkpoint that is gone on from is done anew.
-                steps=_up_to(state.steps, event.first_step),
-                evaluations=_up_to(state.evaluations, event.first_step),
-            )
-        case events.StepCompleted():
-            return replace(state, steps=state.steps.append(event))
-        case events.EvaluationCompleted():
-            return replace(state, evaluations=state.evaluations.append(event))
-        case events.MemorySampled():
-            return replace(state, memory=state.memory.append(MemorySample(entry.time, event)))
+                "steps": _up_to(state.steps, event.first_step),
+                "evaluations": _up_to(state.evaluations, event.first_step),
+            }
         case events.CheckpointCommitted():
-            return replace(state, checkpoints=(*state.checkpoints, event))
-        case events.SamplesAnswered(who="base"):
-            return replace(state, base_samples=event)
+            return {"checkpoints": (*state.checkpoints, event)}
         case events.SamplesAnswered():
-            return replace(state, tuned_samples=event)
+            return {"base_samples" if event.who == "base" else "tuned_samples": event}
         case events.CommandAccepted():
-            return replace(state, commands=(*state.commands, event))
+            return {"commands": (*state.commands, event)}
         case events.ProblemNoticed():
-            return replace(state, problems=(*state.problems, event))
+            return {"problems": (*state.problems, event)}
         case events.RunFinished() | events.RunStopped() | events.RunFailed():
-            return replace(state, outcome=event)
+            return {"outcome": event}
 
 
 def _up_to(done: Series[Done], step: int) -> Series[Done]:
