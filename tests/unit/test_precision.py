@@ -40,6 +40,7 @@ def test_a_recent_gpu_computes_in_bfloat16(stored: str | None) -> None:
     choice = choose_dtype(spec(), stored, HOPPER)
     assert choice.value == "bfloat16"
     assert "compute capability 9.0" in choice.reason
+    assert choose_dtype(spec(), stored, gpu(0, compute_capability=(8, 0))).value == "bfloat16"
     assert choose_dtype(spec(), stored, UNKNOWN).value == "bfloat16"
     assert "L0" in choose_dtype(spec(), stored, UNKNOWN).reason
 
