@@ -27,7 +27,7 @@ NOT_IN_CORE = (*HEAVY_LIBRARIES, "numpy", "textual", "rich", "tui_app")
 # Needed by a library of ours, though we never name it.
 UNNAMED = {"accelerate"}
 MODULE_OF = {"nvidia-ml-py": "pynvml", "pyyaml": "yaml"}
-COMES_WITH = {"annotated_types": "pydantic"}
+COMES_WITH = {"annotated_types": "pydantic", "httpx2": "huggingface_hub"}
 
 LOADED = """
 import importlib, json, sys
