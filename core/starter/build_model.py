@@ -20,7 +20,7 @@ from core.starter.language import Message, conversations
 from core.starter.support_desk import SEED, Row, rows
 
 VOCABULARY = 1024
-CONVERSATIONS = 38_400
+CONVERSATIONS = 44_800
 BATCH = 32
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 60

@@ -14,6 +14,7 @@ from core.starter.words import (
     COMPLAINTS,
     COUNTING,
     DAYS,
+    FORMS,
     ITEMS,
     LABELS,
     NAMES,
@@ -78,21 +79,76 @@ def _complaint(rng: random.Random) -> list[Exchange]:
     return [(told, answer), *questions[: rng.randint(0, 3)]]
 
 
-def _question_about_a_complaint(rng: random.Random) -> list[Exchange]:
-    """The parts of a complaint, asked for by name: fine-tuning then has to teach the ticket, not the reading."""
+def _told(rng: random.Random) -> tuple[str, dict[str, str]]:
+    """A complaint and what is in it."""
     problem, item, order = rng.choice(PROBLEMS), _thing(rng), order_number(rng)
     told = rng.choice(COMPLAINTS).format(problem=problem.told.format(item=item), order=order)
-    parts = {"item": item, "order": order, "team": problem.team}
-    asked = rng.sample(sorted(parts), k=rng.randint(1, 3))
+    return told, {"item": item, "order": order, "team": problem.team, "TEAM": problem.team.upper()}
+
+
+def _question_about_a_complaint(rng: random.Random) -> list[Exchange]:
+    told, parts = _told(rng)
+    asked = rng.sample(("item", "order", "team"), k=rng.randint(1, 3))
     return [
         rng.choice(
             [
                 (f"{told} Note the {' and the '.join(asked)}.", ", ".join(f"{p}: {parts[p]}" for p in asked)),
-                (f"{told} Which team is that for?", f"That is for the {problem.team} team."),
-                (f"{told} Which sign is over the right door?", f"It says {problem.team.upper()}."),
+                (f"{told} Which team is that for?", f"That is for the {parts['team']} team."),
+                (f"{told} Which sign is over the right door?", f"It says {parts['TEAM']}."),
             ]
         )
     ]
+
+
+def _form(rng: random.Random) -> list[tuple[str, str]]:
+    """A form to fill in, as pairs of the text before a gap and what belongs into it.
+
+    The forms differ in every respect, so that reading a complaint does not hang on one way to write it down. None of
+    them is a ticket.
+    """
+    bar, colon = rng.choice((" | ", ", ", "; ", " / ")), rng.choice((": ", ": ", " = "))
+    labels = {
+        "item": rng.choice(("item", "thing", "product")),
+        "order": rng.choice(("order", "number", "reference")),
+        "team": rng.choice(("team", "for", "desk")),
+    }
+    if rng.random() < 0.6:
+        start = [(f"{rng.choice(FORMS)}: ", "TEAM")]
+        slots = rng.sample(("item", "order"), k=rng.randint(1, 2))
+    else:
+        start = []
+        slots = rng.sample(sorted(labels), k=rng.randint(2, 3))
+    gaps = start + [(labels[slot] + colon, slot) for slot in slots]
+    return [(text if i == 0 else bar + text, slot) for i, (text, slot) in enumerate(gaps)]
+
+
+def _empty(form: list[tuple[str, str]]) -> str:
+    return "".join(f"{text}_" for text, _ in form)
+
+
+def _filled(form: list[tuple[str, str]], parts: dict[str, str]) -> str:
+    return "".join(text + parts[slot] for text, slot in form)
+
+
+def _fill_in(rng: random.Random) -> list[Exchange]:
+    form = _form(rng)
+    first, second = _told(rng), _told(rng)
+    exchanges = [
+        (f"{first[0]} Fill in: {_empty(form)}", _filled(form, first[1])),
+        (f"The same for this. {second[0]}", _filled(form, second[1])),
+    ]
+    return exchanges[: rng.randint(1, 2)]
+
+
+def _fill_in_always(rng: random.Random) -> list[Message]:
+    """A conversation whose system prompt holds the form."""
+    form = _form(rng)
+    messages = [{"role": "system", "content": f"Fill in: {_empty(form)}"}]
+    for _ in range(rng.randint(1, 3)):
+        told, parts = _told(rng)
+        messages.append({"role": "user", "content": told})
+        messages.append({"role": "assistant", "content": _filled(form, parts)})
+    return messages
 
 
 def _order(rng: random.Random) -> list[Exchange]:
@@ -225,7 +281,8 @@ def _story(rng: random.Random) -> list[Exchange]:
 
 _TOPICS: tuple[tuple[Callable[[random.Random], list[Exchange]], int], ...] = (
     (_complaint, 30),
-    (_question_about_a_complaint, 25),
+    (_question_about_a_complaint, 12),
+    (_fill_in, 18),
     (_order, 6),
     (_echo, 12),
     (_capitals, 4),
@@ -245,6 +302,8 @@ _SYSTEM_PROMPTS = (
 
 def conversation(rng: random.Random) -> list[Message]:
     """One conversation of one to three topics, as chat messages; a third of them open with a system prompt."""
+    if rng.random() < 0.15:
+        return _fill_in_always(rng)
     topics, weights = zip(*_TOPICS, strict=True)
     messages: list[Message] = []
     if rng.random() < 0.3:

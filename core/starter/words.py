@@ -74,6 +74,8 @@ SIGNS = (
     "BILLING", "RETURNS", "TICKET",
 )  # fmt: skip
 
+FORMS = ("Card", "Note", "Memo", "Form", "Slip", "Entry", "Report", "File", "Case", "Message")
+
 LABELS = ("name", "town", "colour", "item", "order", "day", "price", "ticket", "team", "note")
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
