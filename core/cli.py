@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
 
     attach = command("attach", _attach, "Open the app on a run; with --json, or no terminal, print its events.")
     attach.add_argument("run")
+    resume = command("resume", _resume, "Go on with a run that was stopped or killed, from its last whole checkpoint.")
+    resume.add_argument("run")
+    resume.add_argument("--detach", action="store_true", help="start it and leave")
     for name, help in (("stop", "Ask a run to stop and save."), ("checkpoint", "Ask a run to save a checkpoint now.")):
         added = command(name, _send, help)
         added.set_defaults(command=name)
@@ -100,10 +103,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from core.console import JsonReporter, TextReporter, side_by_side
     from core.runs.folder import create_run
-    from core.runs.follow import exit_status, follow, interruptible
-    from core.runs.launch import start_run
     from core.spec.problems import SpecError
 
     plan, spec = _read_plan(options)
@@ -116,7 +116,30 @@ def _run(options: argparse.Namespace) -> int:
     if plan.verdict == "does_not_fit" and not options.force:
         _complain(SftuiError("Does not fit", f"{plan.verdict_reason}.", "Start it all the same with --force."), options)
         return DOES_NOT_FIT
-    folder = create_run(spec, plan.to_json())
+    return _start(create_run(spec, plan.to_json()), options)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from core.runs.checkpoints import newest_checkpoint
+    from core.runs.events import RunFinished
+    from core.runs.folder import find_run
+
+    folder = find_run(options.run)
+    state = folder.read_state()
+    if folder.is_alive():
+        raise SftuiError("The run is running", f"A runner holds {folder.id}.", f"`sftui attach {folder.id}` shows it.")
+    if isinstance(state.outcome, RunFinished):
+        raise SftuiError("The run is finished", f"{folder.id} has its result already: {state.outcome.result}.")
+    if newest_checkpoint(folder) is None and not options.json:
+        print("no checkpoint was saved: the run begins anew")
+    return _start(folder, options, past=state.last_seq)
+
+
+def _start(folder: Any, options: argparse.Namespace, past: int = 0) -> int:
+    from core.console import JsonReporter, TextReporter, side_by_side
+    from core.runs.follow import exit_status, follow, interruptible
+    from core.runs.launch import start_run
+
     if options.detach:
         start_run(folder)
         print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else folder.id)
@@ -125,7 +148,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with interruptible() as interruption:
             start_run(folder)
-            state = follow(folder, reporter.tell, interruption)
+            state = follow(folder, reporter.tell, interruption, past=past)
     except SftuiError as error:
         _complain(error, options)
         return FAILED

@@ -47,3 +47,10 @@ def adapted_modules(model: Any) -> tuple[str, ...]:
 def trainable_parameters(model: Any) -> int:
     """Weights that get a gradient."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def keep_trained_weights_in_float32(model: Any) -> None:
+    """For float16: its scaler refuses 16-bit gradients, and TRL turns adapters on a quantized base to bfloat16."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from core.errors import SftuiError
 from core.paths import write_atomically
 from core.runs.folder import RunFolder
 
@@ -36,6 +37,26 @@ def committed_checkpoints(folder: RunFolder) -> tuple[Path, ...]:
     return tuple(sorted(found, key=step_of))
 
 
+def newest_checkpoint(folder: RunFolder) -> Path | None:
+    """The last whole checkpoint, its files hashed again; None without one.
+
+    Raises SftuiError that names the file whose content is not what was committed.
+    """
+    checkpoints = committed_checkpoints(folder)
+    if not checkpoints:
+        return None
+    newest = checkpoints[-1]
+    files = json.loads((newest / MANIFEST).read_text(encoding="utf-8"))["files"]
+    for name, entry in files.items():
+        if _hash(newest / name) != entry["sha256"]:
+            raise SftuiError(
+                "The checkpoint is damaged",
+                f"{newest / name} is not as it was written.",
+                f"Delete {newest} to go on from the checkpoint before it, or from the beginning.",
+            )
+    return newest
+
+
 def step_of(checkpoint: Path) -> int:
     """The step in a checkpoint's name; -1 for a name without one."""
     number = checkpoint.name.rpartition("-")[2]
@@ -48,6 +69,11 @@ def _flush_and_hash(path: Path) -> dict[str, int | str]:
         size = file.tell()
         os.fsync(file.fileno())
     return {"size": size, "sha256": digest}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush_folder(folder: Path) -> None:

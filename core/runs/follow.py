@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from core.errors import SftuiError
@@ -56,8 +57,13 @@ def follow(
     folder: RunFolder,
     tell: Callable[[Entry, RunState], None],
     interruption: Interruption,
+    *,
+    past: int = 0,
 ) -> RunState:
-    """Tell every entry until the run has ended. A runner that dies without a word leaves a state without an outcome."""
+    """Tell every entry until the run has ended. A runner that dies without a word leaves a state without an outcome.
+
+    `past` is the last entry of an earlier runner on the folder: it is known already, and that runner's end is not ours.
+    """
     reader = JournalReader(folder.journal_file)
     state = RunState()
     seen_alive = False
@@ -67,10 +73,13 @@ def follow(
         seen_alive = seen_alive or alive
         for entry in reader.read_new():
             state = reduce(state, entry)
-            tell(entry, state)
+            if entry.seq <= past:
+                state = replace(state, outcome=None)
+            else:
+                tell(entry, state)
         if state.outcome is None and not alive:
             # Asked before reading: what a runner wrote before it let go of the lock has been read.
-            if seen_alive or state.started_at is not None:
+            if seen_alive or state.last_seq > past:
                 return state
             if time.monotonic() > deadline:
                 raise SftuiError(

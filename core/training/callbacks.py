@@ -21,11 +21,13 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
         self._step_began = 0.0
         self._step_seconds = 0.0
         self._tokens_seen = 0
+        self._tokens_before = 0
         self._tokens_at_last_step = 0
         self._evaluation_began = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Tell how far there is to go."""
+        self._tokens_before = self._tokens_at_last_step = _tokens_counted(state)
         self._emit(events.TrainingStarted(state.max_steps, float(state.num_train_epochs), state.global_step))
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -60,7 +62,7 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
             )
 
     def _step(self, state: TrainerState, logs: dict[str, float]) -> events.StepCompleted:
-        self._tokens_seen = int(logs.get("num_tokens", self._tokens_seen))
+        self._tokens_seen = self._tokens_before + int(logs["num_tokens"])
         tokens = self._tokens_seen - self._tokens_at_last_step
         self._tokens_at_last_step = self._tokens_seen
         return events.StepCompleted(
@@ -113,6 +115,15 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
 
     def _folder(self, state: TrainerState) -> Path:
         return self._checkpoints / f"checkpoint-{state.global_step}"
+
+
+def _tokens_counted(state: TrainerState) -> int:
+    """Tokens of all steps so far; TRL's own count begins anew at each resume."""
+    total = last = 0
+    for entry in state.log_history:
+        count = int(entry.get("num_tokens", last))
+        total, last = (total + last if count < last else total), count
+    return total + last
 
 
 def _optional(logs: dict[str, float], name: str) -> float | None:

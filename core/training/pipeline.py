@@ -19,7 +19,7 @@ from core.models.checkpoint_files import resolve_model_folder
 from core.models.precision import choose_attention, choose_dtype
 from core.results.answers import answer_prompts
 from core.runs import events
-from core.runs.checkpoints import committed_checkpoints, step_of
+from core.runs.checkpoints import committed_checkpoints, newest_checkpoint, step_of
 from core.runs.events import Event
 from core.runs.folder import RunFolder
 from core.spec.run_spec import RunSpec
@@ -95,8 +95,12 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
     trainer = make_trainer(model, tokenizer, data, arguments, callbacks)
     control.check()
 
-    emit(events.PhaseStarted("training"))
-    trainer.train()
+    if request.dtype == "float16":
+        adapters.keep_trained_weights_in_float32(model)
+    # A run that was stopped or killed goes on from its last whole checkpoint; a new one has none.
+    checkpoint = newest_checkpoint(run.folder)
+    emit(events.PhaseStarted("training", f"from {checkpoint.name}" if checkpoint else ""))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     step = trainer.state.global_step
     if control.stop_requested and step < trainer.state.max_steps:
         return events.RunStopped(step, _checkpoint_of(run.folder, step), control.stop_reason, time.monotonic() - began)

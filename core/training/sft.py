@@ -56,6 +56,19 @@ def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str
     return SFTConfig(**(arguments | spec.extra_arguments | ours))
 
 
+class SameTypesTrainer(SFTTrainer):  # type: ignore[misc]
+    """An SFTTrainer that goes on from a checkpoint in the types that it was written in."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # PEFT 0.21 makes 16-bit adapters float32 when it loads them: a resumed QLoRA run would take twice the memory
+        # for them, and learn something else than one that was never interrupted. The optimizer follows the weights.
+        types = {name: parameter.dtype for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, parameter in self.model.named_parameters():
+            if name in types:
+                parameter.data = parameter.data.to(types[name])
+
+
 def make_trainer(
     model: Any,
     tokenizer: Any,
@@ -64,7 +77,7 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> SFTTrainer:
     """A trainer over a model that is loaded and adapted already; it tokenizes the rows here."""
-    trainer = SFTTrainer(
+    trainer = SameTypesTrainer(
         model=model,
         args=arguments,
         train_dataset=data.train,

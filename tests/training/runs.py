@@ -51,6 +51,8 @@ def wait_for(folder: RunFolder, condition: Callable[[RunState], bool]) -> RunSta
         state = folder.read_state()
         if condition(state):
             return state
+        if state.outcome is not None and not folder.is_alive():
+            break
         time.sleep(0.05)
     log = folder.log_file.read_text() if folder.log_file.exists() else "no log"
     raise AssertionError(f"waited in vain; the run's state is {folder.read_state()}\n{log}")

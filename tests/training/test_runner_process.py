@@ -86,6 +86,42 @@ def test_sudden_death_is_seen_as_an_interruption_and_the_log_holds_what_librarie
     assert summarize(folder).state == "interrupted"
 
 
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_adapter(tiny_model: Path, rows: Path) -> None:
+    wanted = {"max_steps": 60, "save_strategy": "steps", "save_steps": 20, "lora_dropout": 0.1, "load_in_4bit": True}
+    undisturbed, killed = make_run(tiny_model, rows, **wanted), make_run(tiny_model, rows, **wanted)
+    assert start_run(undisturbed).wait(timeout=120) == 0
+
+    process = start_run(killed)
+    wait_for(killed, lambda state: bool(state.checkpoints))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    interrupted = killed.read_state()
+    resumed = subprocess.run(
+        [sys.executable, "-m", "core.cli", "resume", killed.id],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+    assert resumed.returncode == 0, resumed.stderr
+    state = killed.read_state()
+    assert isinstance(state.outcome, events.RunFinished)
+    assert state.first_step == interrupted.checkpoints[-1].step
+    assert [step.step for step in state.steps] == list(range(1, 61))
+    assert [(s.loss, s.tokens_seen) for s in state.steps] == [
+        (s.loss, s.tokens_seen) for s in undisturbed.read_state().steps
+    ]
+    weights = [(run.adapter / "adapter_model.safetensors").read_bytes() for run in (undisturbed, killed)]
+    assert weights[0] == weights[1]
+
+    again = subprocess.run(
+        [sys.executable, "-m", "core.cli", "resume", killed.id], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert again.returncode == 2
+    assert "finished" in again.stderr
+
+
 def test_a_runner_that_cannot_read_its_spec_says_so_in_the_journal(tiny_model: Path, rows: Path) -> None:
     folder = make_run(tiny_model, rows)
     folder.spec_file.write_text("lora_r: many\n")
