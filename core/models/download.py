@@ -1,0 +1,195 @@
+"""A model from the Hugging Face hub into the ordinary cache: watched, stopped and taken up again at any time."""
+
+import os
+import shutil
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+from urllib.parse import quote
+
+from core.errors import SftuiError
+from core.models.blobs import Blob, DownloadCancelledError, fetch, file_size
+from core.models.checkpoint_files import hub_cache
+from core.models.hub import HubFile, HubModelDetails, model_info
+from core.models.hub_client import endpoint, in_words, too_large
+from core.text import human_bytes, safe
+
+# One connection gets but a part of a server's bandwidth; more than a few take from one another.
+_CONNECTIONS = 4
+_REPORT_SECONDS = 0.2
+_FAREWELL_SECONDS = 1.0
+_SPEED_SECONDS = 5.0
+# File systems get slow and fail in other places when they are full to the last byte.
+_SPARE = 1.05
+_LARGEST_FILE = 50_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadProgress:
+    """How far a download is."""
+
+    file: str
+    """The file that moved last; several are fetched at once."""
+    done_bytes: int
+    """Here by now, with what was here before the download."""
+    total_bytes: int
+    bytes_per_second: float
+    """Over the last five seconds."""
+    seconds_left: float | None
+    """At this speed; None when nothing moves."""
+    files_done: int
+    files_total: int
+
+
+class Download:
+    """One download of a model at one revision; used once. `cancel` may be called from any thread."""
+
+    def __init__(
+        self,
+        model_id: str,
+        revision: str | None = None,
+        on_progress: Callable[[DownloadProgress], object] | None = None,
+    ) -> None:
+        self.model_id = model_id
+        self.revision = revision or "main"
+        self._on_progress = on_progress
+        self._stop = Event()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Make `run` raise DownloadCancelledError, within a second or so."""
+        self._cancelled = True
+        self._stop.set()
+
+    def run(self) -> Path:
+        """Fetch what is not here yet and return the snapshot's folder, of the commit that the revision stands for now.
+
+        `on_progress` is called in this thread, five times a second at the most. Raises SftuiError, and
+        DownloadCancelledError when it was stopped; what has arrived is kept in both cases and not fetched again.
+        """
+        details = model_info(self.model_id, self.revision)
+        if details.problem is not None:
+            raise SftuiError("Not a model to train", f"“{safe(self.model_id)}”: {details.problem}")
+        repository = hub_cache() / f"models--{self.model_id.replace('/', '--')}"
+        jobs = [(file, self._blob(file, details, repository)) for file in details.files]
+        in_words(partial(_check_room, repository, {blob.digest: blob for _, blob in jobs}.values()))
+        snapshot = repository / "snapshots" / details.sha
+        self._fetch_all([(file, blob, snapshot / file.name) for file, blob in jobs])
+        in_words(partial(_name_revision, repository, self.revision, details.sha))
+        return snapshot
+
+    def _blob(self, file: HubFile, details: HubModelDetails, repository: Path) -> Blob:
+        if file.size_bytes > _LARGEST_FILE:
+            raise too_large(file.name, file.size_bytes)
+        url = f"{endpoint()}/{self.model_id}/resolve/{details.sha}/{quote(file.name)}"
+        return Blob(self.model_id, url, file.digest, file.size_bytes, repository)
+
+    def _fetch_all(self, jobs: list[tuple[HubFile, Blob, Path]]) -> None:
+        # Small ones first: a refusal shows at once, and the model is known by its config.json soon.
+        jobs = sorted(jobs, key=lambda job: job[1].size)
+        meter = _Meter([blob for _, blob, _ in jobs], len(jobs))
+        pool = ThreadPoolExecutor(_CONNECTIONS, "download")
+        futures = [pool.submit(self._fetch_one, *job, meter) for job in jobs]
+        try:
+            waiting: set[Future[None]] = set(futures)
+            while waiting and not self._stop.is_set():
+                done, waiting = wait(waiting, timeout=_REPORT_SECONDS, return_when=FIRST_EXCEPTION)
+                if any(future.exception() for future in done):
+                    break
+                if self._on_progress is not None:
+                    self._on_progress(meter.read())
+        finally:
+            self._stop.set()
+            # A silent connection ends at its timeout only, and nobody is kept waiting for that.
+            wait(futures, timeout=_FAREWELL_SECONDS)
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._cancelled:
+            raise DownloadCancelledError
+        ended = [future for future in futures if future.done() and not future.cancelled()]
+        problems = [error for future in ended if (error := future.exception()) is not None]
+        # The others were stopped because of the first.
+        for problem in sorted(problems, key=lambda error: isinstance(error, DownloadCancelledError)):
+            raise problem
+
+    def _fetch_one(self, file: HubFile, blob: Blob, pointer: Path, meter: "_Meter") -> None:
+        if self._stop.is_set():
+            raise DownloadCancelledError
+        if file_size(pointer) != blob.size:
+            fetch(blob, partial(meter.arrived, file), self._stop)
+            in_words(partial(_link, blob.path, pointer))
+        meter.finished(file)
+
+
+class _Meter:
+    """What has arrived, told by the connections and read by the reporter: each entry has one writer."""
+
+    def __init__(self, blobs: Collection[Blob], files_total: int) -> None:
+        self._here = {blob.digest: blob.bytes_here for blob in blobs}
+        self._total = sum({blob.digest: blob.size for blob in blobs}.values())
+        self._files_total = files_total
+        self._finished: set[str] = set()
+        self._latest = ""
+        self._moments = deque([(time.monotonic(), sum(self._here.values()))])
+
+    def arrived(self, file: HubFile, count: int) -> None:
+        self._latest = file.name
+        self._here[file.digest] = count
+
+    def finished(self, file: HubFile) -> None:
+        self.arrived(file, file.size_bytes)
+        self._finished.add(file.name)
+
+    def read(self) -> DownloadProgress:
+        now, done = time.monotonic(), sum(self._here.values())
+        self._moments.append((now, done))
+        while now - self._moments[0][0] > _SPEED_SECONDS and len(self._moments) > 2:
+            self._moments.popleft()
+        since, before = self._moments[0]
+        speed = max(0.0, (done - before) / max(now - since, 1e-3))
+        left = (self._total - done) / speed if speed else 0.0 if done == self._total else None
+        return DownloadProgress(self._latest, done, self._total, speed, left, len(self._finished), self._files_total)
+
+
+def _check_room(repository: Path, blobs: Collection[Blob]) -> None:
+    missing = sum(blob.size - blob.bytes_here for blob in blobs)
+    needed = int(missing * _SPARE)
+    folder = next(path for path in (repository, *repository.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SftuiError(
+            "Not enough room on the disk",
+            f"{safe(str(repository.parent))} needs {human_bytes(needed)} and has {human_bytes(free)} free.",
+            "Make room, or let HF_HUB_CACHE name a folder on a larger disk.",
+        )
+
+
+def _link(blob: Path, pointer: Path) -> None:
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    new = _beside(pointer)
+    try:
+        new.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:
+        # A file system without symbolic links: huggingface_hub moves the content there too.
+        new = blob
+    new.replace(pointer)
+
+
+def _name_revision(repository: Path, revision: str, sha: str) -> None:
+    # Last of all: until then a whole older version keeps the name.
+    reference = repository / "refs" / revision
+    if revision == sha or ".." in reference.parts:
+        return
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    new = _beside(reference)
+    new.write_text(sha, encoding="utf-8")
+    new.replace(reference)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
