@@ -38,6 +38,13 @@ _DTYPE_BYTES = {
 }
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+# The largest tokenizer.json known has 33 MB; reading more than this at once is not harmless any more.
+_MAX_JSON_BYTES = 100_000_000
+
+
+class NotSafetensorsError(SftuiError):
+    """The weights are there, but only in a form that has to be converted first."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,14 @@ def read_json_object(path: Path, title: str) -> dict[str, Any]:
     """Return the JSON object in a file. Raises SftuiError with the file and the line when there is none."""
     name = safe(str(path))
     try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise SftuiError(title, f"{name} has {path.stat().st_size:,} bytes: that is no configuration.")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SftuiError(title, f"{name}: {error.strerror}.") from error
     except json.JSONDecodeError as error:
         raise SftuiError(title, f"{name}:{error.lineno}: {error.msg}, column {error.colno}.") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SftuiError(title, f"{name} is not JSON in UTF-8: {safe(str(error))}.") from error
     if not isinstance(value, dict):
         raise SftuiError(title, f"{name}:1: a JSON object is needed, and this is a {type(value).__name__}.")
@@ -92,21 +101,21 @@ def _no_config(folder: Path) -> SftuiError:
     name = safe(str(folder))
     if (folder / "model_index.json").is_file():
         return SftuiError(
-            "Not a language model", f"{name} is a diffusion pipeline (model_index.json): it generates images."
+            "Not a language model",
+            f"{name} is a diffusion pipeline (model_index.json): it makes images, video or sound out of noise.",
+            "Choose a language model: a folder with config.json and *.safetensors.",
         )
-    if (folder / "adapter_config.json").is_file():
-        base = read_json_object(folder / "adapter_config.json", "The adapter's configuration cannot be read")
+    if (folder / _ADAPTER).is_file():
+        base = adapter_base(folder)
+        of = f"an adapter for {safe(base)}" if base else "an adapter, of a base model that it does not name"
         return SftuiError(
             "An adapter, not a model",
-            f"{name} holds an adapter for {safe(str(base.get('base_model_name_or_path')))}, without a base model.",
-            "Choose the base model, or merge the adapter into it first.",
+            f"{name} holds a PEFT adapter ({_ADAPTER}), {of}, without a base model.",
+            f"Choose the base model{f' {safe(base)}' if base else ''}, or merge the adapter into it first.",
         )
-    if any(folder.glob("*.gguf")):
-        return SftuiError(
-            "A GGUF file, not a checkpoint",
-            f"{name} holds a GGUF file and no config.json.",
-            "Use the original checkpoint: GGUF weights are already quantized for inference.",
-        )
+    ggufs = sorted(folder.glob("*.gguf"))
+    if ggufs:
+        return _only_gguf(ggufs[0], f"{name} holds a GGUF file and no config.json")
     return SftuiError(
         "Not a model folder",
         f"{name} has no config.json.",
@@ -114,10 +123,23 @@ def _no_config(folder: Path) -> SftuiError:
     )
 
 
+def adapter_base(folder: Path) -> str | None:
+    """Return the base model that the PEFT adapter in `folder` names; None without an adapter, or without a name.
+
+    Raises SftuiError when the adapter's configuration cannot be read.
+    """
+    if not (folder / _ADAPTER).is_file():
+        return None
+    adapter = read_json_object(folder / _ADAPTER, "The adapter's configuration cannot be read")
+    base = adapter.get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else None
+
+
 def read_tensors(folder: Path) -> tuple[TensorInfo, ...]:
     """Return the tensors of a checkpoint, from the headers of its one file or of all shards, sorted by name.
 
-    Raises SftuiError when weights or shards are missing, cut short or damaged, or only there as pickle.
+    Raises SftuiError when weights or shards are missing, cut short or damaged; NotSafetensorsError when they are only
+    there as pickle or GGUF.
     """
     if (folder / _WEIGHTS).is_file():
         return tuple(sorted(_read_header(folder / _WEIGHTS), key=lambda tensor: tensor.name))
@@ -155,14 +177,27 @@ def read_tensors(folder: Path) -> tuple[TensorInfo, ...]:
 def _no_weights(folder: Path) -> SftuiError:
     pickles = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")) + sorted(folder.glob("*.pth"))
     if pickles:
-        return SftuiError(
+        return NotSafetensorsError(
             "Weights only as pickle",
             f"{safe(pickles[0].name)} is a pickle file, which can run any code when it is loaded.",
             "Take a safetensors version of this model, or, if you trust it, convert it once: "
             "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder).",
         )
+    ggufs = sorted(folder.glob("*.gguf"))
+    if ggufs:
+        return _only_gguf(ggufs[0], f"{safe(ggufs[0].name)} is the only weight file")
     return SftuiError(
         "No weights", f"{safe(str(folder))} has neither {_WEIGHTS} nor {_INDEX}.", "Download the model again."
+    )
+
+
+def _only_gguf(file: Path, found: str) -> SftuiError:
+    return NotSafetensorsError(
+        "A GGUF file, not a checkpoint",
+        f"{found}: its weights are quantized for inference already.",
+        "Take the original checkpoint, or convert the file once (pip install gguf): "
+        f"AutoModelForCausalLM.from_pretrained(folder, gguf_file={safe(file.name)!r}).save_pretrained(new_folder), "
+        "and the same with AutoTokenizer.",
     )
 
 
