@@ -1,45 +1,49 @@
 """What a checkpoint is and which auto class loads it, from its files alone: nothing heavy is imported."""
 
-import json
-import re
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from core.errors import SftuiError
 from core.models.auto_tables import Table, auto_tables
-from core.models.checkpoint_files import TensorInfo, read_config, read_tensors
-from core.models.config_lookup import TEXT_CONFIGS, ConfigLookup
+from core.models.checkpoint_files import NotSafetensorsError, TensorInfo, read_config, read_tensors
+from core.models.config_lookup import ConfigLookup
 from core.models.layers import is_linear, leaf_name, parameter_tensors, refused_by_peft
+from core.models.model_card import read_license
+from core.models.refusals import (
+    CAUSAL_TABLE,
+    IMAGE_TEXT_TABLE,
+    REFUSED,
+    REFUSED_HINT,
+    in_words,
+    refuse,
+    refuse_embedding_model,
+    unknown,
+    unnamed,
+)
+from core.models.remote_code import CodeNotAllowedError, RemoteCode, find_remote_code, is_allowed
+from core.models.stored_as import has_chat_template, stored_dtype, stored_quantization, tokenizer_length
 from core.text import safe
 
 AutoClass = Literal["AutoModelForCausalLM", "AutoModelForImageTextToText"]
+Preference = Literal["text", "vision"]
 
-_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx")
+_NO_OTHER_WAY = frozenset({"emu3"})
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
+_LAYER_LISTS = ("layers_block_type", "hybrid_override_pattern")
+_HEADS = ("num_attention_heads", "n_head", "n_heads")
+_CONTEXT = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "n_ctx",
+    "model_max_length",
+)
 _INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-_ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
-_TABLE = "MODEL_FOR_{}_MAPPING_NAMES"
-_SPEECH = "a speech recognition model"
-_SEQ2SEQ = "an encoder-decoder model, which is trained on pairs of input and output"
-_ENCODER = "an encoder: it reads text and does not generate it"
-# What a model type is by the tables that list it; the first that fits names it best.
-_KINDS = (
-    (("TEXT_TO_WAVEFORM", "TEXT_TO_SPECTROGRAM"), "a model that generates speech or music"),
-    (("MULTIMODAL_LM",), "a multimodal model with other inputs than images and text"),
-    (("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT"), _SPEECH),
-    (("SEQ_TO_SEQ_CAUSAL_LM",), _SEQ2SEQ),
-    (("MASKED_LM",), _ENCODER),
-    (("AUDIO_CLASSIFICATION", "AUDIO_XVECTOR", "AUDIO_FRAME_CLASSIFICATION"), "an audio model"),
-    (
-        ("IMAGE", "IMAGE_CLASSIFICATION", "ZERO_SHOT_IMAGE_CLASSIFICATION", "OBJECT_DETECTION"),
-        "an image model",
-    ),
-)
-_REFUSED = "This model cannot be fine-tuned here"
-_REFUSED_HINT = "Choose a causal language model, or an image-text model that generates text."
+_ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Architecture:
     """Tokens."""
     tied_embeddings: bool
     experts: int | None
+    """Routed experts of a layer; None for a dense model."""
     active_experts: int | None
     """Experts that each token passes through."""
     sliding_window: int | None
@@ -71,195 +76,199 @@ class Architecture:
     stored_dtype: str | None
     """Of most of the weights: "bfloat16"."""
     stored_quantization: str | None
-    """"bitsandbytes 4-bit", "gptq", …; None for ordinary weights."""
+    """"bitsandbytes 4-bit nf4", "gptq 4-bit", …; None for ordinary weights."""
     chat_template: bool
     parameters: int | None
     """Counted in the files, tied weights once; None without files or when the weights are stored quantized."""
     lora_targets: tuple[str, ...]
     """Last names of the linear layers ("q_proj"), guessed from the names and shapes of the weights."""
     problems: tuple[str, ...]
+    alternatives: tuple[AutoClass, ...] = ()
+    """Both classes where either can load the checkpoint and they differ: with its vision tower, or without."""
+    license: str | None = None
+    """As the model card names it: "apache-2.0"."""
+    remote_code: RemoteCode | None = None
+    """Code of the model's own, allowed by the user, without which it cannot be loaded."""
 
 
-def detect(folder: Path) -> Architecture:
+@dataclass(frozen=True)
+class _Way:
+    """How a checkpoint is to be loaded."""
+
+    auto_class: AutoClass
+    reason: str
+    vision: bool
+    alternatives: tuple[AutoClass, ...] = ()
+    remote_code: RemoteCode | None = None
+
+
+def detect(folder: Path, prefer: Preference | None = None) -> Architecture:
     """Return the architecture of the checkpoint in `folder`.
 
-    Raises SftuiError when config.json is missing or broken, and for models that are no generating language models
-    or need code of their own. Weights that are missing or damaged are among the problems.
+    `prefer` decides where the same weights load with or without their vision tower; where there is no choice it
+    changes nothing. Raises SftuiError when config.json is missing or broken, for models that are no generating
+    language models or run code of their own that is not allowed, and for weights that have to be converted first.
+    Weights that are missing or damaged are among the problems.
     """
+    try:
+        return _detect(folder, prefer)
+    except OSError as error:
+        where = safe(str(error.filename or folder))
+        raise SftuiError("The model's folder cannot be read", f"{where}: {error.strerror}.") from error
+
+
+def _detect(folder: Path, prefer: Preference | None) -> Architecture:
     config = read_config(folder)
     model_type = config.get("model_type")
+    refuse_embedding_model(folder)
     if not isinstance(model_type, str) or not model_type:
-        raise _unnamed(folder)
+        raise unnamed(folder, config)
     named = config.get("architectures")
-    architectures = tuple(str(name) for name in named) if isinstance(named, list) else ()
+    architectures = tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+    first = architectures[0] if architectures else ""
     tables = auto_tables()
-    _refuse_embedding_models(folder)
-    _refuse(config, model_type, architectures[0] if architectures else "", tables)
-    auto_class, reason = _choose(model_type, architectures[0] if architectures else "", config, tables)
+    # As AutoConfig does: the two differ in nothing but the layers' windows.
+    effective = "ministral" if model_type == "mistral" and "layer_types" in config else model_type
+    look = ConfigLookup(config, effective)
+    if any(effective in table for name, table in tables.items() if name.endswith("_MAPPING_NAMES")):
+        refuse(effective, first, tables, look)
+        way = _choose(effective, first, config, tables, look, prefer)
+    else:
+        way = _with_own_code(folder, config, model_type, look)
 
-    problems = []
-    if "auto_map" in config:
-        problems.append("The repository brings its own code; it is not run, transformers' own class is used.")
-    unfit = refused_by_peft(model_type)
-    if unfit:
-        problems.append("LoRA cannot adapt out_proj of Mamba layers, so all-linear fails: name the layers to adapt.")
+    problems = _remarks(config, effective, first, tables, way)
     tensors: tuple[TensorInfo, ...] = ()
     try:
         tensors = read_tensors(folder)
+    except NotSafetensorsError:
+        raise
     except SftuiError as error:
         problems.append(str(error))
+    found = _describe(folder, config, look, tensors, way)
+    return replace(found, model_type=model_type, architectures=architectures, problems=tuple(problems))
 
-    look = ConfigLookup(config)
-    heads, hidden, tied = look.number("num_attention_heads"), look.number("hidden_size"), look.tied()
-    quantization = _stored_quantization(config)
+
+def _describe(
+    folder: Path, config: dict[str, Any], look: ConfigLookup, tensors: tuple[TensorInfo, ...], way: _Way
+) -> Architecture:
+    model_type = str(config["model_type"])
+    text_only = way.auto_class == "AutoModelForCausalLM" and bool(way.alternatives)
+    heads, hidden, tied = look.number(*_HEADS), look.number("hidden_size", "n_embed"), look.tied(text_only=text_only)
+    quantization = stored_quantization(folder, config)
     parameters = parameter_tensors(tensors, tied)
-    linear = filter(is_linear, tensors)
-    countable = parameters and quantization is None
+    unfit = refused_by_peft(model_type)
+    linear = dict.fromkeys(leaf_name(tensor) for tensor in tensors if is_linear(tensor))
+    experts = look.experts(*_EXPERTS)
+    mixture = experts is not None and experts > 1
+    # LongCat counts pairs of layers.
+    pairs = look.number("num_layers") if model_type == "longcat_flash" else None
     return Architecture(
         model_type=model_type,
-        architectures=architectures,
-        auto_class=auto_class,
-        reason=reason,
-        vision=auto_class == "AutoModelForImageTextToText",
-        layers=look.number("num_hidden_layers"),
+        architectures=(),
+        auto_class=way.auto_class,
+        reason=way.reason,
+        vision=way.vision,
+        layers=2 * pairs if pairs else look.number(*_LAYERS) or look.length(*_LAYER_LISTS) or look.number("num_layers"),
         hidden_size=hidden,
         heads=heads,
         kv_heads=look.kv_heads(heads),
-        head_dim=look.number("head_dim") or (hidden // heads if hidden and heads else None),
+        # With latent attention, transformers calls the rotated part of a head its size.
+        head_dim=look.number("head_dim", "kv_channels")
+        or look.number("qk_rope_head_dim")
+        or (hidden // heads if hidden and heads else None),
         intermediate_size=look.number(*_INTERMEDIATE) or look.inner_default(hidden),
-        vocab_size=look.number("vocab_size"),
-        context_length=look.number(*_CONTEXT),
+        vocab_size=look.number("vocab_size", "padded_vocab_size"),
+        context_length=look.number(*_CONTEXT) or tokenizer_length(folder),
         tied_embeddings=tied,
-        experts=look.number(*_EXPERTS),
-        active_experts=look.number(*_ACTIVE_EXPERTS) if look.number(*_EXPERTS) else None,
+        experts=experts if mixture else None,
+        active_experts=look.experts(*_ACTIVE_EXPERTS) if mixture else None,
         sliding_window=None if look.value("use_sliding_window") is False else look.number("sliding_window"),
-        stored_dtype=_stored_dtype(config, () if quantization else parameters),
+        stored_dtype=stored_dtype(config, () if quantization else parameters),
         stored_quantization=quantization,
-        chat_template=_has_chat_template(folder),
-        parameters=sum(tensor.elements for tensor in parameters) if countable else None,
-        lora_targets=tuple(name for name in dict.fromkeys(map(leaf_name, linear)) if name not in unfit),
-        problems=tuple(problems),
+        chat_template=has_chat_template(folder),
+        parameters=sum(tensor.elements for tensor in parameters) if parameters and quantization is None else None,
+        lora_targets=tuple(name for name in linear if name not in unfit),
+        problems=(),
+        alternatives=way.alternatives,
+        license=read_license(folder),
+        remote_code=way.remote_code,
     )
 
 
-def _choose(model_type: str, named: str, config: dict[str, Any], tables: dict[str, Table]) -> tuple[AutoClass, str]:
-    causal = tables["MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"].get(model_type)
-    image_text = tables["MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES"].get(model_type)
+def _choose(
+    model_type: str,
+    named: str,
+    config: dict[str, Any],
+    tables: dict[str, Table],
+    look: ConfigLookup,
+    prefer: Preference | None,
+) -> _Way:
+    causal, image_text = tables[CAUSAL_TABLE].get(model_type), tables[IMAGE_TEXT_TABLE].get(model_type)
     if image_text is None:
-        return "AutoModelForCausalLM", f"{model_type} is a text model: transformers loads it as {causal}."
-    if causal is None:
-        return (
-            "AutoModelForImageTextToText",
-            f"{model_type} reads images and text: transformers loads it as {image_text}.",
+        vision = look.visual()
+        kind = "is a text model" if not vision else "reads images too"
+        return _Way("AutoModelForCausalLM", f"{model_type} {kind}: transformers loads it as {causal}.", vision)
+    if causal is None or causal == image_text:
+        vision = look.visual()
+        kind = "reads images and text" if vision else "reads text, though transformers lists it with image-text models"
+        reason = f"{model_type} {kind}: transformers loads it as {image_text}."
+        return _Way("AutoModelForImageTextToText", reason, vision)
+    # Emu3 names its weights differently in its two classes, so that each loads only its own.
+    with_tower = "vision_config" in config or (model_type in _NO_OTHER_WAY and named != causal)
+    both = (with_tower or named == image_text) and model_type not in _NO_OTHER_WAY
+    ways: tuple[AutoClass, ...] = get_args(AutoClass) if both else ()
+    if ways and prefer is not None:
+        vision, why = prefer == "vision", f"{prefer} was asked for"
+    elif named == image_text:
+        vision, why = True, f"config.json names {named}"
+    elif named == causal:
+        vision, why = False, f"config.json names {named}"
+    else:
+        vision = with_tower
+        why = f"config.json names no class{', but has a' if vision else ' and has no'} vision_config"
+    chosen: AutoClass = "AutoModelForImageTextToText" if vision else "AutoModelForCausalLM"
+    if ways:
+        reason = (
+            f"{model_type} can be loaded with its vision tower, as {image_text}, or without it, as {causal}; {why}."
         )
-    both = f"{model_type} can be loaded with or without its vision tower"
-    if named == image_text:
-        return "AutoModelForImageTextToText", f"{both}; config.json names {named}, which has it."
-    if named == causal:
-        return "AutoModelForCausalLM", f"{both}; config.json names {named}, which reads text only."
-    if "vision_config" in config:
-        return "AutoModelForImageTextToText", f"{both}; config.json names no class, but has a vision_config."
-    return "AutoModelForCausalLM", f"{both}; config.json names no class and has no vision_config."
+    elif vision:
+        reason = f"{model_type} reads images and text: transformers loads it as {image_text}."
+    else:
+        reason = f"{model_type} without a vision tower: transformers loads it as {causal}; {why}."
+    return _Way(chosen, reason, vision, ways)
 
 
-def _refuse(config: dict[str, Any], model_type: str, named: str, tables: dict[str, Table]) -> None:
-    """Raise SftuiError, saying what the model is, unless it generates text from left to right."""
-    shown = f"{safe(named or model_type)} ({safe(model_type)})"
-    types = {name: set(table) for name, table in tables.items()}
-    causal = tables["MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"].get(model_type)
-    image_text = tables["MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES"].get(model_type)
-    if not any(model_type in of_table for name, of_table in types.items() if name.endswith("_MAPPING_NAMES")):
-        raise _unknown(config, safe(model_type))
-
-    kinds = [kind for names, kind in _KINDS if any(model_type in types.get(_TABLE.format(n), ()) for n in names)]
-    # Names a class that generates although its type is listed with encoders too, such as a BERT decoder.
-    generates = named in {causal, image_text} - {None}
-    kind = ""
-    if causal is None and image_text is None:
-        kind = kinds[0] if kinds else "a model without a language-model head in transformers"
-    elif config.get("is_encoder_decoder") is True:
-        kind = kinds[0] if _SPEECH in kinds else _SEQ2SEQ
-    elif _SPEECH in kinds or _SEQ2SEQ in kinds:
-        kind = kinds[0] if config.get("is_encoder_decoder") is None or not generates else ""
-    elif generates:
-        return
-    elif _ENCODER in kinds:
-        kind = _ENCODER
-    elif named in _classes(tables, "SEQUENCE_CLASSIFICATION", "TOKEN_CLASSIFICATION", "QUESTION_ANSWERING"):
-        kind = "a classifier: it has no language-model head"
-    elif named and named == tables.get("MODEL_MAPPING_NAMES", {}).get(model_type):
-        kind = "saved without a language-model head, as embedding models are"
-    if kind:
-        raise SftuiError(_REFUSED, f"{shown} is {kind}.", _REFUSED_HINT)
-
-
-def _classes(tables: dict[str, Table], *names: str) -> set[str]:
-    return {value for name in names for value in tables.get(_TABLE.format(name), {}).values()}
-
-
-def _unnamed(folder: Path) -> SftuiError:
-    return SftuiError(
-        "The model does not say what it is",
-        f"{safe(str(folder / 'config.json'))} has no model_type, so no class to load it can be chosen.",
-        "Add the model_type of the model that this one was made from.",
-    )
-
-
-def _unknown(config: dict[str, Any], model_type: str) -> SftuiError:
-    if "auto_map" in config:
-        return SftuiError(
-            _REFUSED,
-            f"“{model_type}” is not a model of transformers: it is loaded by code from its own repository "
-            "(auto_map), which could do anything on this machine.",
-            "Choose a version of the model that transformers supports itself.",
+def _with_own_code(folder: Path, config: dict[str, Any], model_type: str, look: ConfigLookup) -> _Way:
+    remote = find_remote_code(folder, config)
+    if remote is None:
+        raise unknown(model_type)
+    if not is_allowed(remote):
+        raise CodeNotAllowedError(in_words(model_type), remote)
+    if remote.missing:
+        raise SftuiError(
+            "The model's code is missing",
+            f"{safe(str(folder))} names {safe(', '.join(remote.missing[:5]))} as its code, and has no such file.",
+            "Download the model again, with its Python files.",
         )
-    return SftuiError(
-        _REFUSED,
-        f"The installed transformers does not know the model type “{model_type}”.",
-        "A newer transformers may: pip install --upgrade transformers",
-    )
-
-
-def _refuse_embedding_models(folder: Path) -> None:
-    for marker in ("config_sentence_transformers.json", "modules.json"):
-        if (folder / marker).is_file():
-            raise SftuiError(
-                _REFUSED,
-                f"{safe(folder.name)} is a sentence embedding model ({marker}): it turns text into vectors.",
-                _REFUSED_HINT,
+    offered = config["auto_map"] if isinstance(config["auto_map"], dict) else {}
+    auto_class: AutoClass
+    for auto_class in get_args(AutoClass):
+        if isinstance(offered.get(auto_class), str):
+            reason = (
+                f"the model's own code, which is allowed at {remote.revision}, offers {offered[auto_class]} for it."
             )
+            vision = look.visual() and auto_class == "AutoModelForImageTextToText"
+            return _Way(auto_class, reason, vision or "vision_config" in config, (), remote)
+    there = safe(", ".join(str(name) for name in offered)) or "nothing"
+    raise SftuiError(REFUSED, f"The model's own code offers no class that generates text, but {there}.", REFUSED_HINT)
 
 
-def _stored_dtype(config: dict[str, Any], parameters: tuple[TensorInfo, ...]) -> str | None:
-    sizes: Counter[str] = Counter()
-    for tensor in parameters:
-        sizes[tensor.dtype] += tensor.byte_count
-    if sizes:
-        dtype = sizes.most_common(1)[0][0]
-        return _DTYPES.get(dtype, dtype.lower())
-    nested = [config[key] for key in TEXT_CONFIGS if isinstance(config.get(key), dict)]
-    for values in (config, *nested):
-        for key in ("dtype", "torch_dtype"):
-            if isinstance(values.get(key), str):
-                return str(values[key]).removeprefix("torch.")
-    return None
-
-
-def _stored_quantization(config: dict[str, Any]) -> str | None:
-    found = config.get("quantization_config")
-    if not isinstance(found, dict):
-        return None
-    method = str(found.get("quant_method", "bitsandbytes"))
-    if method == "bitsandbytes":
-        return f"bitsandbytes {4 if found.get('load_in_4bit') else 8}-bit"
-    return safe(re.sub(r"\s+", " ", method))
-
-
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
-        return True
-    try:
-        tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(tokenizer, dict) and bool(tokenizer.get("chat_template"))
+def _remarks(config: dict[str, Any], model_type: str, named: str, tables: dict[str, Table], way: _Way) -> list[str]:
+    problems = []
+    if "auto_map" in config and way.remote_code is None:
+        problems.append("The repository brings its own code; it is not run, transformers' own class is used.")
+    elif named and way.remote_code is None and not any(named in table.values() for table in tables.values()):
+        problems.append(f"config.json names {in_words(named)}, which transformers does not have: check the answers.")
+    if refused_by_peft(model_type):
+        problems.append("LoRA cannot adapt out_proj of Mamba layers, so all-linear fails: name the layers to adapt.")
+    return problems

@@ -12,8 +12,8 @@ import pytest
 
 from core.errors import SftuiError
 from core.models import auto_tables
-from core.models.architecture import detect
-from core.models.checkpoint_files import read_config, read_tensors, resolve_model_folder
+from core.models.architecture import Preference, detect
+from core.models.checkpoint_files import adapter_base, read_tensors, resolve_model_folder
 
 CAUSAL = "AutoModelForCausalLM"
 IMAGE_TEXT = "AutoModelForImageTextToText"
@@ -145,8 +145,72 @@ def test_a_type_in_both_tables_follows_what_the_config_names(
 ) -> None:
     found = detect(write_model(tmp_path, model_type="qwen3_5", architectures=named, **extra))
     assert found.auto_class == auto_class
-    assert "with or without its vision tower" in found.reason
     assert (named[0] if named else "names no class") in found.reason
+    # Without a vision_config there is no tower to choose.
+    assert found.alternatives == ((CAUSAL, IMAGE_TEXT) if extra else ())
+
+
+@pytest.mark.parametrize(
+    ("prefer", "auto_class", "vision"),
+    [("text", CAUSAL, False), ("vision", IMAGE_TEXT, True), (None, IMAGE_TEXT, True)],
+)
+def test_one_may_ask_for_a_model_with_or_without_its_vision_tower(
+    prefer: Preference | None, auto_class: str, vision: bool, tmp_path: Path
+) -> None:
+    text = {"model_type": "qwen3_5_text", "tie_word_embeddings": True}
+    named = ["Qwen3_5ForConditionalGeneration"]
+    folder = write_model(
+        tmp_path,
+        model_type="qwen3_5",
+        architectures=named,
+        text_config=text,
+        vision_config={},
+        tie_word_embeddings=False,
+    )
+    found = detect(folder, prefer)
+    assert (found.auto_class, found.vision, found.alternatives) == (auto_class, vision, (CAUSAL, IMAGE_TEXT))
+    assert "Qwen3_5ForCausalLM" in found.reason
+    assert "Qwen3_5ForConditionalGeneration" in found.reason
+    assert ("was asked for" in found.reason) == (prefer is not None)
+    # The text part loaded alone is its own model: its key counts.
+    assert found.tied_embeddings == (prefer == "text")
+
+
+@pytest.mark.parametrize("prefer", ["text", "vision"])
+@pytest.mark.parametrize(
+    ("model_type", "named", "auto_class"),
+    [
+        ("llama", "LlamaForCausalLM", CAUSAL),
+        ("gemma3", "Gemma3ForConditionalGeneration", IMAGE_TEXT),
+        ("emu3", "Emu3ForConditionalGeneration", IMAGE_TEXT),
+    ],
+)
+def test_a_wish_changes_nothing_where_there_is_one_way(
+    prefer: Preference, model_type: str, named: str, auto_class: str, tmp_path: Path
+) -> None:
+    found = detect(write_model(tmp_path, model_type=model_type, architectures=[named], vision_config={}), prefer)
+    assert (found.auto_class, found.alternatives) == (auto_class, ())
+    assert "asked" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("model_type", "auto_class", "vision"),
+    [("mistral4", IMAGE_TEXT, False), ("phi4_multimodal", CAUSAL, True), ("fuyu", IMAGE_TEXT, True)],
+)
+def test_a_vision_tower_is_told_apart_from_the_table_that_lists_the_type(
+    model_type: str, auto_class: str, vision: bool, tmp_path: Path
+) -> None:
+    found = detect(write_model(tmp_path, model_type=model_type))
+    assert (found.auto_class, found.vision) == (auto_class, vision)
+
+
+def test_a_name_that_transformers_does_not_have_is_doubted(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, model_type="llama", architectures=["LlamaMedusaForCausalLM", {"not": "a name"}])
+    write_safetensors(folder / "model.safetensors", LLAMA)
+    found = detect(folder)
+    assert found.architectures == ("LlamaMedusaForCausalLM",)
+    assert "LlamaMedusaForCausalLM" in found.problems[0]
+    assert "LlamaForCausalLM" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -175,6 +239,13 @@ def test_a_type_in_both_tables_follows_what_the_config_names(
         ({"model_type": "mystery", "auto_map": {"AutoModelForCausalLM": "m.M"}}, "code from its own repository"),
         ({"model_type": "mystery"}, "does not know the model type “mystery”"),
         ({"model_type": "\x1b[31m"}, "␛[31m"),
+        ({"model_type": "blip-2", "text_config": {"model_type": "t5"}}, "encoder-decoder"),
+        ({"model_type": "bart", "architectures": ["BartForCausalLM"], "is_encoder_decoder": False}, "the decoder of"),
+        ({"model_type": "bert", "architectures": ["BertLMHeadModel"]}, "an encoder"),
+        ({"model_type": "colpali", "architectures": ["ColPaliForRetrieval"]}, "an embedding model"),
+        ({"model_type": "timesfm"}, "time series"),
+        ({"model_type": "pi0"}, "a robot policy"),
+        ({"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.30"}, "diffusion pipeline"),
         ({"architectures": ["LlamaForCausalLM"]}, "no model_type"),
     ],
 )
@@ -214,8 +285,13 @@ def test_files_that_spoil_a_folder_are_named(name: str, content: str, words: str
     [
         (None, "", "no config.json"),
         ("model_index.json", "{}", "diffusion"),
-        ("adapter_config.json", '{"base_model_name_or_path": "org/base"}', "adapter for org/base"),
-        ("model.gguf", "", "GGUF"),
+        (
+            "adapter_config.json",
+            '{"base_model_name_or_path": "org/base"}',
+            "PEFT adapter (adapter_config.json), an adapter for org/base",
+        ),
+        ("adapter_config.json", '{"base_model_name_or_path": null}', "does not name"),
+        ("model-Q4_K_M.gguf", "", "GGUF"),
     ],
 )
 def test_a_folder_without_a_config_says_what_it_is_instead(
@@ -224,8 +300,37 @@ def test_a_folder_without_a_config_says_what_it_is_instead(
     if name:
         (tmp_path / name).write_text(content)
     with pytest.raises(SftuiError) as refusal:
-        read_config(tmp_path)
+        detect(tmp_path)
     assert words in refusal.value.message
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "base"),
+    [
+        ('{"base_model_name_or_path": "org/base", "peft_type": "LORA"}', "org/base"),
+        ('{"base_model_name_or_path": ["org/base"]}', None),
+        ("{}", None),
+        (None, None),
+    ],
+)
+def test_an_adapter_tells_its_base_model(content: str | None, base: str | None, tmp_path: Path) -> None:
+    if content:
+        (tmp_path / "adapter_config.json").write_text(content)
+    assert adapter_base(tmp_path) == base
+
+
+@pytest.mark.parametrize(("name", "words"), [("pytorch_model.bin", "save_pretrained"), ("m-Q8_0.gguf", "m-Q8_0.gguf")])
+def test_weights_that_must_be_converted_first_are_refused_with_the_conversion(
+    name: str, words: str, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"])
+    (folder / name).write_bytes(b"")
+    with pytest.raises(SftuiError) as refusal:
+        detect(folder)
+    assert words in refusal.value.hint
+    write_safetensors(folder / "model.safetensors", LLAMA)
+    assert detect(folder).problems == ()
 
 
 def test_code_beside_a_known_model_is_not_run_and_that_is_said(tmp_path: Path) -> None:
@@ -277,11 +382,22 @@ def test_mamba_is_adapted_without_the_layer_that_peft_refuses(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("quantization", "words"),
     [
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 4-bit"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 4-bit fp4"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+         "bitsandbytes 4-bit nf4, double"),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes 8-bit"),
-        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq 4-bit"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemm"}, "awq 4-bit"),
+        ({"quant_method": "awq", "w_bit": 4}, "awq 4-bit"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+        ({"quant_method": "mxfp4"}, "mxfp4"),
+        ({"quant_method": "compressed-tensors", "config_groups": {
+            "group_0": {"weights": {"num_bits": 4, "type": "int"}}, "group_1": {"weights": {"num_bits": 8,
+            "type": "float"}}, "group_2": None}}, "compressed-tensors 4-bit int 8-bit float"),
+        ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, "torchao int4_weight_only"),
+        ({"quant_method": {"a": "\x1b[2J"}}, "{'a': '\\x1b[2J'}"),
     ],
-)
+)  # fmt: skip
 def test_stored_quantization_is_named_and_parameters_are_not_guessed(
     quantization: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
@@ -293,6 +409,28 @@ def test_stored_quantization_is_named_and_parameters_are_not_guessed(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 128}, "gptq 4-bit"),
+        ("quant_config.json", {"w_bit": 4, "zero_point": True}, "awq 4-bit"),
+        ("hf_quant_config.json", {"quantization": {"quant_algo": "NVFP4"}}, "NVFP4"),
+        ("quantize_config.json", [], None),
+    ],
+)
+def test_quantization_told_in_a_file_of_its_own_is_found(
+    name: str, content: Any, words: str | None, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path, model_type="llama")
+    (folder / name).write_text(json.dumps(content))
+    assert detect(folder).stored_quantization == words
+
+
+def test_a_quantized_text_part_is_a_quantized_model(tmp_path: Path) -> None:
+    text = {"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 3}}
+    assert detect(write_model(tmp_path, model_type="llava", text_config=text)).stored_quantization == "gptq 3-bit"
+
+
+@pytest.mark.parametrize(
     ("name", "content", "there"),
     [
         (None, "", False),
@@ -301,6 +439,8 @@ def test_stored_quantization_is_named_and_parameters_are_not_guessed(
         ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', True),
         ("tokenizer_config.json", '{"chat_template": null}', False),
         ("tokenizer_config.json", "broken", False),
+        ("processor_config.json", '{"chat_template": "{{ messages }}"}', True),
+        ("tokenizer_config.json", "[]", False),
     ],
 )
 def test_a_chat_template_is_found_in_each_of_its_places(
