@@ -206,19 +206,24 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _model(options: argparse.Namespace) -> int:
-    from core.memory.plan import read_model
+    from core.models.architecture import detect
+    from core.models.checkpoint_files import read_tensors, resolve_model_folder
 
     status = DONE
     found: list[dict[str, Any]] = []
     for name in options.models:
+        entry: dict[str, Any] = {"path": name}
         try:
-            facts = read_model(name)
-            known = dataclasses.asdict(facts.architecture)
+            folder = resolve_model_folder(name, None)
+            known = dataclasses.asdict(detect(folder))
             known["lora_target_modules"] = known.pop("lora_targets")
-            found.append({"path": str(facts.folder), **known})
+            entry = {"path": str(folder), **known}
+            # What is wrong with the weights is among the problems already.
+            read_tensors(folder)
         except SftuiError as error:
             status = WRONG_USE
-            found.append({"path": name, "problems": [str(error)]})
+            entry.setdefault("problems", [str(error)])
+        found.append(entry)
     if options.json:
         print(json.dumps(found, indent=2))
         return status
