@@ -1,5 +1,6 @@
 """Which models are no generating language models, and what they are instead, in one sentence each."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _KINDS = (
     (("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT"), _SPEECH),
     (("SEQ_TO_SEQ_CAUSAL_LM",), _SEQ2SEQ),
     (("MASKED_LM", "NEXT_SENTENCE_PREDICTION"), _ENCODER),
-    (("RETRIEVAL", "TEXT_ENCODING"), "an embedding model: it turns its input into vectors"),
+    (("RETRIEVAL",), "an embedding model: it turns its input into vectors"),
     (("AUDIO_CLASSIFICATION", "AUDIO_XVECTOR", "AUDIO_FRAME_CLASSIFICATION"), "an audio model"),
     (
         ("TIME_SERIES_PREDICTION", "TIME_SERIES_REGRESSION", "TIME_SERIES_CLASSIFICATION"),
@@ -67,6 +68,9 @@ _NEVER_CAUSAL = {
     "xlm": f"an encoder, {_UNSHIFTED}",
     "xlnet": f"a permutation language model, {_UNSHIFTED}",
 }
+_PART = re.compile(
+    r"(?<!_to)_(text|text_model|vision|vision_model|audio|audio_model|(mask_|prompt_)?(en|de)coder(_model)?|qformer|vqgan)$"
+)
 # In no table of encoders, but bidirectional unless it is told to decode.
 _ALSO_ENCODERS = frozenset({"bert-generation"})
 
@@ -89,6 +93,8 @@ def _kind(model_type: str, named: str, tables: dict[str, Table], look: ConfigLoo
     if model_type in _NEVER_CAUSAL:
         return _NEVER_CAUSAL[model_type]
     if causal is None and image_text is None:
+        if not kinds and _PART.search(model_type):
+            return "a part of a larger model: it has no language-model head of its own"
         return kinds[0] if kinds else "a model without a language-model head in transformers"
     if look.outer("is_encoder_decoder") is True:
         return _SPEECH if _SPEECH in kinds else _SEQ2SEQ

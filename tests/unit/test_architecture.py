@@ -243,6 +243,8 @@ def test_a_name_that_transformers_does_not_have_is_doubted(tmp_path: Path) -> No
         ({"model_type": "bart", "architectures": ["BartForCausalLM"], "is_encoder_decoder": False}, "the decoder of"),
         ({"model_type": "bert", "architectures": ["BertLMHeadModel"]}, "an encoder"),
         ({"model_type": "colpali", "architectures": ["ColPaliForRetrieval"]}, "an embedding model"),
+        ({"model_type": "qwen2_5_vl_text"}, "a part of a larger model"),
+        ({"model_type": "speech_to_text"}, "speech recognition"),
         ({"model_type": "timesfm"}, "time series"),
         ({"model_type": "pi0"}, "a robot policy"),
         ({"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.30"}, "diffusion pipeline"),

@@ -22,21 +22,29 @@ KEYS = [
     "vision_config", "language_config", "quantization_config", "compression_config", "dtype", "torch_dtype",
     "is_encoder_decoder", "is_decoder", "auto_map", "num_layers", "qk_rope_head_dim", "_diffusers_version",
 ]  # fmt: skip
-INNER = ["model_type", "quant_method", "bits", "load_in_4bit", "bnb_4bit_quant_type", "config_groups", "weights",
-         "num_bits", "quant_type", "kv_n_heads", "moe_num_experts", "AutoModelForCausalLM", "AutoConfig"]  # fmt: skip
+QUANTIZATION = ["bits", "w_bit", "load_in_4bit", "bnb_4bit_quant_type", "config_groups", "quant_type"]
+INNER = ["model_type", "weights", "num_bits", "type", "kv_n_heads", "moe_num_experts", "AutoModelForCausalLM",
+         "AutoConfig"]  # fmt: skip
 TYPES = ["llama", "gpt2", "qwen3_5", "llava", "gemma3", "falcon", "dbrx", "bert", "blip-2", "bart", "longcat_flash",
          "mistral", "mamba", "nemotron_h", "emu3", "whisper", "vit", "mine", "../../etc", "", "\ud800"]  # fmt: skip
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(TYPES)
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS + INNER), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS + INNER + QUANTIZATION), inner, max_size=4)
+    ),
     max_leaves=8,
 )
+quantizations = st.fixed_dictionaries(
+    {"quant_method": st.sampled_from(["bitsandbytes", "gptq", "compressed-tensors"]) | values},
+    optional=dict.fromkeys(QUANTIZATION, values),
+)
 configs = st.builds(
-    lambda model_type, rest: {**rest, "model_type": model_type},
-    st.sampled_from(TYPES) | values,
+    lambda model_type, rest, quantization: {**rest, **quantization, "model_type": model_type},
+    st.sampled_from(TYPES[:7]) | st.sampled_from(TYPES) | values,
     st.dictionaries(st.sampled_from(KEYS), values, max_size=12),
+    st.just({}) | st.builds(lambda found: {"quantization_config": found}, quantizations),
 )
 
 
@@ -54,7 +62,7 @@ def look_at(files: dict[str, str | bytes]) -> None:
         assert all(number is None or (type(number) is int and number > 0) for number in numbers)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configs)
 def test_any_config_is_answered(config: dict[str, Any]) -> None:
     look_at({"config.json": json.dumps(config)})
