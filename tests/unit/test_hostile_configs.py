@@ -62,7 +62,7 @@ def look_at(files: dict[str, str | bytes]) -> None:
         assert all(number is None or (type(number) is int and number > 0) for number in numbers)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(configs)
 def test_any_config_is_answered(config: dict[str, Any]) -> None:
     look_at({"config.json": json.dumps(config)})
