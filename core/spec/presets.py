@@ -88,12 +88,16 @@ PRESETS: Mapping[str, Preset] = {
                 "per_device_train_batch_size": 16,
                 "gradient_accumulation_steps": 1,
                 "max_length": 128,
-                "num_train_epochs": 4,
+                "num_train_epochs": 2,
+                # Small matrices are several times faster in float32 on a CPU.
+                "dtype": "float32",
                 "lr_scheduler_type": "cosine",
                 "warmup_steps": 5,
                 "activation_checkpointing": False,
                 "assistant_only_loss": True,
                 "eval_strategy": "epoch",
+                # What the base model knows, for comparison.
+                "eval_on_start": True,
                 "save_strategy": "no",
                 "sftui": {
                     "name": "starter",

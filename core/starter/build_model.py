@@ -1,6 +1,7 @@
 """Makes everything in this folder that is not code: the datasets, the tokenizer and the pre-trained model.
 
-`python -m core.starter.build_model` takes about TODO minutes on two CPU cores with bfloat16 instructions (AMX).
+`python -m core.starter.build_model` took 15 minutes on one shared CPU core with bfloat16 instructions (AMX); plain
+float32 is about 1.6 times slower. The datasets come out the same on every machine, the weights only nearly so.
 """
 
 import json
