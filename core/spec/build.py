@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from core.spec import plain_yaml, trl_arguments
+from core.spec.option import Option
 from core.spec.problems import Problem, SpecError
-from core.spec.run_spec import Option, RunSpec, SftuiOptions, options
+from core.spec.run_spec import RunSpec, SftuiOptions, options
 
 # Older names of the same options, found in many YAML files of the field.
 ALIASES = {
@@ -29,8 +30,6 @@ _HARMLESS: Mapping[str, Any] = {
     "dataset_streaming": False,
     "streaming": False,
     "ignore_bias_buffers": False,
-    "lora_target_parameters": None,
-    "lora_modules_to_save": None,
     "lora_task_type": "CAUSAL_LM",
 }
 _THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")

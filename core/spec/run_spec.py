@@ -4,8 +4,6 @@ Each option is declared once here. The form on the screen, `--set` on the comman
 documentation are all made from that declaration. Defaults are those of `trl sft` unless the help says otherwise.
 """
 
-import typing
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,18 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from core.paths import expand
+from core.spec.option import Label, Option, declared_options
 
-Group = Literal["model", "data", "precision", "adapter", "optimizer", "schedule", "run"]
 Method = Literal["qlora", "lora", "full"]
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """How an option is called and explained to people."""
-
-    group: Group
-    title: str
-    help: str
+InitLoraWeights = Literal["default", "gaussian", "pissa", "olora", "loftq", "eva"]
+# As transformers has it: owner/name, perhaps with a revision and the name of a function.
+_HUB_KERNEL = r"^[\w.-]+/[\w.-]+(@[\w./-]+)?(:[\w.-]+)?$"
 
 
 class DatasetSource(BaseModel):
@@ -86,6 +78,25 @@ class SftuiOptions(Declared):
         Label("run", "Sampled held-out rows", "So many held-out prompts are answered before and after training."),
     ] = 0
     notes: Annotated[str, Label("run", "Notes", "Kept with the run.")] = ""
+    init_lora_weights: Annotated[
+        InitLoraWeights,
+        Label("adapter", "First weights", "What adapters start from; default leaves the model as it is."),
+    ] = "default"
+    start_from_adapter: Annotated[
+        str | None,
+        Label("adapter", "Start from", "Folder of an adapter to train further; its rank and targets hold."),
+    ] = None
+    train_vision: Annotated[
+        bool, Label("adapter", "Train vision", "Train the vision tower and projector too; they are frozen otherwise.")
+    ] = False
+    skip_modules: Annotated[
+        list[str],
+        Label("precision", "Not quantized", "Modules kept in the compute type besides those that always are."),
+    ] = []
+    allow_hub_kernels: Annotated[
+        list[str],
+        Label("precision", "Allowed hub kernels", "Kernels of the hub that may run their compiled code, by name."),
+    ] = []
 
 
 class RunSpec(Declared):
@@ -102,8 +113,15 @@ class RunSpec(Declared):
     ]
     model_revision: Annotated[str, Label("model", "Revision", "Branch, tag or commit of a Hugging Face id.")] = "main"
     attn_implementation: Annotated[
-        Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None,
-        Label("precision", "Attention", "Kernel for attention; empty lets transformers choose (sdpa)."),
+        Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+        | Annotated[str, Field(pattern=_HUB_KERNEL)]
+        | None,
+        Label(
+            "precision",
+            "Attention",
+            "Kernel for attention; empty lets transformers choose (sdpa).",
+            others="a kernel of the hub by its name (kernels-community/…)",
+        ),
     ] = None
 
     datasets: Annotated[
@@ -171,6 +189,14 @@ class RunSpec(Declared):
     ] = "all-linear"
     use_rslora: Annotated[bool, Label("adapter", "rsLoRA", "Scale by alpha over the square root of rank.")] = False
     use_dora: Annotated[bool, Label("adapter", "DoRA", "Learn magnitude and direction apart; slower.")] = False
+    lora_modules_to_save: Annotated[
+        list[str] | None,
+        Label("adapter", "Trained whole", "Modules trained and saved beside the adapters: embed_tokens, lm_head, …"),
+    ] = None
+    lora_target_parameters: Annotated[
+        list[str] | None,
+        Label("adapter", "Target parameters", "Weights that are no module, such as fused experts; empty: the experts."),
+    ] = None
 
     learning_rate: Annotated[
         float,
@@ -265,126 +291,9 @@ class RunSpec(Declared):
         return self.sftui.held_out_file is not None or self.test_split_size is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One declared option, ready to be shown, parsed or documented."""
-
-    name: str
-    """Dotted for those under `sftui`."""
-    group: Group
-    title: str
-    help: str
-    default: Any
-    choices: tuple[str, ...]
-    kinds: tuple[type, ...]
-    """Which plain types a value may have: bool, int, float, str, list."""
-    optional: bool
-    minimum: float | None = None
-    exclusive_minimum: float | None = None
-    maximum: float | None = None
-    exclusive_maximum: float | None = None
-
-    def allowed(self) -> str:
-        """What a value may be, in words."""
-        parts: list[str] = []
-        if self.choices:
-            parts.append("one of " + ", ".join(self.choices))
-        elif bool in self.kinds:
-            parts.append("true or false")
-        elif int in self.kinds and float not in self.kinds:
-            parts.append("a whole number" + self._range())
-        elif float in self.kinds:
-            parts.append("a number" + self._range())
-        elif str in self.kinds:
-            parts.append("text")
-        if list in self.kinds:
-            parts.append("a list")
-        if self.optional:
-            parts.append("nothing")
-        return " or ".join(parts)
-
-    def _range(self) -> str:
-        bounds = (
-            ("at least", self.minimum),
-            ("above", self.exclusive_minimum),
-            ("at most", self.maximum),
-            ("below", self.exclusive_maximum),
-        )
-        words = [f"{word} {bound:.10g}" for word, bound in bounds if bound is not None]
-        return (", " if words else "") + " and ".join(words)
-
-
 @cache
 def options() -> dict[str, Option]:
     """Every option by name, in the order of declaration."""
-    declared = {name: option for name, option in _declared(RunSpec, "") if option}
-    declared.update((name, option) for name, option in _declared(SftuiOptions, "sftui.") if option)
+    declared = {name: option for name, option in declared_options(RunSpec) if option}
+    declared.update((name, option) for name, option in declared_options(SftuiOptions, "sftui.") if option)
     return declared
-
-
-def _declared(model: type[BaseModel], prefix: str) -> list[tuple[str, Option | None]]:
-    hints = typing.get_type_hints(model, include_extras=True)
-    return [
-        (prefix + name, _option(prefix + name, hints[name], field.get_default(call_default_factory=True)))
-        for name, field in model.model_fields.items()
-    ]
-
-
-def _option(name: str, hint: Any, default: Any) -> Option | None:
-    kinds: list[type] = []
-    choices: list[str] = []
-    found: dict[str, Any] = {}
-
-    def walk(part: Any) -> None:
-        origin, arguments = typing.get_origin(part), typing.get_args(part)
-        if origin is Annotated:
-            walk(arguments[0])
-            for note in arguments[1:]:
-                if isinstance(note, Label):
-                    found["label"] = note
-                else:
-                    found.update(_bounds(note))
-        elif origin is Literal:
-            choices.extend(str(choice) for choice in arguments)
-            kinds.append(str)
-        elif origin is list:
-            kinds.append(list)
-        elif arguments:
-            for inner in arguments:
-                walk(inner)
-        elif part is type(None):
-            found["optional"] = True
-        elif isinstance(part, type):
-            kinds.append(part)
-
-    walk(hint)
-    label = found.pop("label", None)
-    if label is None:
-        return None
-    return Option(
-        name=name,
-        group=label.group,
-        title=label.title,
-        help=label.help,
-        default=default,
-        choices=tuple(choices),
-        kinds=tuple(kinds),
-        optional=found.pop("optional", False),
-        **found,
-    )
-
-
-def _bounds(note: Any) -> dict[str, float]:
-    import annotated_types
-
-    names = {
-        annotated_types.Ge: ("minimum", "ge"),
-        annotated_types.Gt: ("exclusive_minimum", "gt"),
-        annotated_types.Le: ("maximum", "le"),
-        annotated_types.Lt: ("exclusive_maximum", "lt"),
-    }
-    return {
-        names[type(bound)][0]: getattr(bound, names[type(bound)][1])
-        for bound in getattr(note, "metadata", ())
-        if type(bound) in names
-    }

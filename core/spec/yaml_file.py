@@ -11,9 +11,10 @@ from core.errors import SftuiError
 from core.paths import expand
 from core.spec import plain_yaml
 from core.spec.build import ALIASES, Checked, check_values, with_value
+from core.spec.option import Group
 from core.spec.presets import PRESETS
 from core.spec.problems import Problem, SpecError
-from core.spec.run_spec import Group, RunSpec, options
+from core.spec.run_spec import RunSpec, options
 
 _GROUPS: Mapping[Group, str] = {
     "model": "Model",

@@ -10,9 +10,10 @@ from hypothesis.strategies import SearchStrategy
 
 from core.errors import SftuiError
 from core.spec.build import build_spec, check_values
+from core.spec.option import Option
 from core.spec.presets import PRESETS
 from core.spec.problems import SpecError
-from core.spec.run_spec import Option, RunSpec, options
+from core.spec.run_spec import RunSpec, options
 from core.spec.yaml_file import check_source, read_source, read_spec, read_values, to_yaml
 
 BASE: dict[str, Any] = {"model_name_or_path": "some/model", "datasets": [{"path": "rows.jsonl"}]}

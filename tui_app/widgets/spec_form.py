@@ -12,8 +12,9 @@ from textual.message import Message
 from textual.widgets import Input, Label, Static
 
 from core.spec.build import parse_value, value_of
+from core.spec.option import Option
 from core.spec.problems import Problem
-from core.spec.run_spec import Option, options
+from core.spec.run_spec import options
 from core.text import safe
 from tui_app.messages import REMOVED
 from tui_app.widgets.echoes import Echoes
