@@ -13,7 +13,7 @@ from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.errors import SftuiError
 from core.memory.plan import ModelFacts, Plan, make_plan
-from core.spec.build import check_values, with_value
+from core.spec.build import check_values, value_of, with_value
 from core.spec.problems import Problem
 from core.spec.run_spec import DatasetSource, RunSpec, options
 from tui_app.messages import REMOVED
@@ -120,9 +120,10 @@ class Draft:
         return replace(self, gpus=gpus, host=host)._rebuilt()
 
     @property
-    def model_key(self) -> tuple[str, str]:
-        """What the facts of the model depend on."""
-        return model_path(self.values), str(self.values.get("model_revision") or "main")
+    def model_key(self) -> tuple[str, str, str]:
+        """What the facts of the model depend on: its name, its revision, and whether vision is loaded too."""
+        load_as = str(value_of(self.values, "sftui.load_as"))
+        return model_path(self.values), str(self.values.get("model_revision") or "main"), load_as
 
     @property
     def data_key(self) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from core.errors import SftuiError
 from tui_app.messages import DataRead, ModelRead
 
 if TYPE_CHECKING:
+    from core.models.architecture import Preference
     from tui_app.draft import Draft
 
 
@@ -15,9 +16,10 @@ def read_model(draft: Draft) -> ModelRead:
     """What is to be known of the model that the draft names, or why it cannot be read."""
     from core.memory import plan
 
-    name, revision = draft.model_key
+    name, revision, load_as = draft.model_key
+    prefer: Preference | None = "text" if load_as == "text" else "vision" if load_as == "vision" else None
     try:
-        return ModelRead(draft.model_key, plan.read_model(name, revision))
+        return ModelRead(draft.model_key, plan.read_model(name, revision, prefer))
     except SftuiError as error:
         return ModelRead(draft.model_key, None, error)
 

@@ -12,7 +12,7 @@ from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
 from core.errors import SftuiError
 from core.memory.estimate import MemoryEstimate, Verdict, estimate, verdict
-from core.models.architecture import Architecture, detect
+from core.models.architecture import Architecture, Preference, detect
 from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model_folder
 from core.models.precision import DTYPE_BYTES, choose_attention, choose_dtype
 from core.paths import expand, runs_home
@@ -91,10 +91,10 @@ class Plan:
         }
 
 
-def read_model(path_or_id: str, revision: str = "main") -> ModelFacts:
+def read_model(path_or_id: str, revision: str = "main", prefer: Preference | None = None) -> ModelFacts:
     """Look at a model's files. Raises SftuiError if there is no such model here, or not one that sftui can train."""
     folder = resolve_model_folder(path_or_id, revision)
-    return ModelFacts(folder, detect(folder), read_tensors(folder))
+    return ModelFacts(folder, detect(folder, prefer), read_tensors(folder))
 
 
 def plan_here(spec: RunSpec) -> Plan:
@@ -106,7 +106,7 @@ def plan_here(spec: RunSpec) -> Plan:
     model: ModelFacts | None = None
     data: DataFacts | None = None
     try:
-        model = read_model(spec.model_name_or_path, spec.model_revision)
+        model = read_model(spec.model_name_or_path, spec.model_revision, spec.sftui.preference)
     except SftuiError as error:
         problems.append(_problem("model_name_or_path", error))
     try:

@@ -65,6 +65,10 @@ class SftuiOptions(Declared):
     device: Annotated[str, Label("run", "Device", "auto, cpu, or the GPU by its index in nvidia-smi or its UUID.")] = (
         "auto"
     )
+    load_as: Annotated[
+        Literal["auto", "text", "vision"],
+        Label("model", "Load as", "A model that can be either: text only or with vision; auto as its config.json names."),
+    ] = "auto"
     held_out_file: Annotated[
         str | None,
         Label("data", "Held-out file", "Rows to evaluate on, in the same form as the training rows."),
@@ -97,6 +101,11 @@ class SftuiOptions(Declared):
         list[str],
         Label("precision", "Allowed hub kernels", "Kernels of the hub that may run their compiled code, by name."),
     ] = []
+
+    @property
+    def preference(self) -> Literal["text", "vision"] | None:
+        """Which of two ways to load a model is wanted; None leaves it to its config.json."""
+        return None if self.load_as == "auto" else self.load_as
 
 
 class RunSpec(Declared):

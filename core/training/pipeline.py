@@ -117,7 +117,7 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
 def _load_request(run: RunContext) -> loading.LoadRequest:
     spec = run.spec
     folder = resolve_model_folder(spec.model_name_or_path, spec.model_revision)
-    architecture = detect(folder)
+    architecture = detect(folder, spec.sftui.preference)
     monitor = GpuMonitor()
     device = choose_device(spec.sftui.device, monitor.read(), os.environ)
     monitor.close()
