@@ -67,7 +67,7 @@ class SftuiOptions(Declared):
     )
     load_as: Annotated[
         Literal["auto", "text", "vision"],
-        Label("model", "Load as", "A model that can be either: text only or with vision; auto as its config.json names."),
+        Label("model", "Load as", "Text only or with vision, where a model can be both; auto follows its config.json."),
     ] = "auto"
     held_out_file: Annotated[
         str | None,
