@@ -46,12 +46,20 @@ class LocalModel:
 
 def local_models(folders: Sequence[Path] = ()) -> tuple[LocalModel, ...]:
     """Every model found: the starter, then the cache by name, then the folders themselves or what lies in them."""
-    found = [_look_at(str(starter.MODEL), starter.MODEL, "starter")]
-    found += _cached()
+    return tuple(find_models(folders))
+
+
+def find_models(folders: Sequence[Path] = ()) -> Iterator[LocalModel]:
+    """Yield the same one by one, each path once: a large cache on a slow disk takes seconds."""
+    yield _look_at(str(starter.MODEL), starter.MODEL, "starter")
+    yield from _cached()
+    seen: set[Path] = set()
     for folder in folders:
         inner = [folder] if _is_model(folder) else sorted(_children(folder))
-        found += [_look_at(str(path), path, "folder") for path in inner if _is_model(path)]
-    return tuple(found)
+        for path in inner:
+            if path not in seen and _is_model(path):
+                seen.add(path)
+                yield _look_at(str(path), path, "folder")
 
 
 def _cached() -> Iterator[LocalModel]:

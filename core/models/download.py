@@ -6,11 +6,12 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from urllib.parse import quote
 
 from core.errors import SftuiError
@@ -47,6 +48,36 @@ class DownloadProgress:
     files_total: int
 
 
+@dataclass(frozen=True, slots=True)
+class DownloadOffer:
+    """What a download would fetch, and whether there is room for it."""
+
+    details: HubModelDetails
+    here_bytes: int
+    """Here already: of another revision, or of a download that was stopped."""
+    free_bytes: int
+    """Free on the cache's disk."""
+
+    @property
+    def missing_bytes(self) -> int:
+        """What would come over the network."""
+        return self.details.total_bytes - self.here_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for what is missing."""
+        return self.free_bytes >= int(self.missing_bytes * _SPARE)
+
+
+def offer_download(model_id: str, revision: str | None = None) -> DownloadOffer:
+    """Ask the hub what a download would fetch; nothing is written. Raises SftuiError."""
+    details = model_info(model_id, revision)
+    repository = _repository(model_id)
+    blobs = {file.digest: Blob(model_id, "", file.digest, file.size_bytes, repository) for file in details.files}
+    free = in_words(partial(_free_bytes, repository))
+    return DownloadOffer(details, sum(blob.bytes_here for blob in blobs.values()), free)
+
+
 class Download:
     """One download of a model at one revision; used once. `cancel` may be called from any thread."""
 
@@ -76,7 +107,7 @@ class Download:
         details = model_info(self.model_id, self.revision)
         if details.problem is not None:
             raise SftuiError("Not a model to train", f"“{safe(self.model_id)}”: {details.problem}")
-        repository = hub_cache() / f"models--{self.model_id.replace('/', '--')}"
+        repository = _repository(self.model_id)
         jobs = [(file, self._blob(file, details, repository)) for file in details.files]
         in_words(partial(_check_room, repository, {blob.digest: blob for _, blob in jobs}.values()))
         snapshot = repository / "snapshots" / details.sha
@@ -94,8 +125,7 @@ class Download:
         # Small ones first: a refusal shows at once, and the model is known by its config.json soon.
         jobs = sorted(jobs, key=lambda job: job[1].size)
         meter = _Meter([blob for _, blob, _ in jobs], len(jobs))
-        pool = ThreadPoolExecutor(_CONNECTIONS, "download")
-        futures = [pool.submit(self._fetch_one, *job, meter) for job in jobs]
+        futures = _in_threads([partial(self._fetch_one, *job, meter) for job in jobs])
         try:
             waiting: set[Future[None]] = set(futures)
             while waiting and not self._stop.is_set():
@@ -108,7 +138,6 @@ class Download:
             self._stop.set()
             # A silent connection ends at its timeout only, and nobody is kept waiting for that.
             wait(futures, timeout=_FAREWELL_SECONDS)
-            pool.shutdown(wait=False, cancel_futures=True)
         if self._cancelled:
             raise DownloadCancelledError
         ended = [future for future in futures if future.done() and not future.cancelled()]
@@ -156,11 +185,48 @@ class _Meter:
         return DownloadProgress(self._latest, done, self._total, speed, left, len(self._finished), self._files_total)
 
 
+def _repository(model_id: str) -> Path:
+    return hub_cache() / f"models--{model_id.replace('/', '--')}"
+
+
+def _in_threads(jobs: list[Callable[[], None]]) -> list[Future[None]]:
+    """Do the jobs, some at a time.
+
+    An executor's threads are joined when the program ends, which a silent connection would hold up.
+    """
+    waiting: SimpleQueue[tuple[Callable[[], None], Future[None]]] = SimpleQueue()
+    futures: list[Future[None]] = []
+    for job in jobs:
+        futures.append(Future())
+        waiting.put((job, futures[-1]))
+
+    def work() -> None:
+        while True:
+            try:
+                job, future = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                job()
+            except BaseException as error:  # noqa: BLE001 - it is raised again by who waits
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+    for number in range(min(_CONNECTIONS, len(jobs))):
+        Thread(target=work, name=f"download-{number}", daemon=True).start()
+    return futures
+
+
+def _free_bytes(repository: Path) -> int:
+    folder = next(path for path in (repository, *repository.parents) if path.exists())
+    return shutil.disk_usage(folder).free
+
+
 def _check_room(repository: Path, blobs: Collection[Blob]) -> None:
     missing = sum(blob.size - blob.bytes_here for blob in blobs)
     needed = int(missing * _SPARE)
-    folder = next(path for path in (repository, *repository.parents) if path.exists())
-    free = shutil.disk_usage(folder).free
+    free = _free_bytes(repository)
     if free < needed:
         raise SftuiError(
             "Not enough room on the disk",
