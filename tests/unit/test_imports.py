@@ -18,6 +18,7 @@ HEAVY = {
     "core.training.callbacks",
     "core.models.loading",
     "core.models.adapters",
+    "core.models.inventory",
     "core.data.rendering",
     "core.results.answers",
     "core.starter.build_model",

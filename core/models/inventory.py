@@ -1,0 +1,152 @@
+"""Builds a model's module tree on the meta device and asks transformers, bitsandbytes and peft what they would do."""
+
+import copy
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from bitsandbytes.nn import Linear4bit
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer, ParamWrapper
+from peft.tuners.tuners_utils import NoMatchingPeftModuleError
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
+from transformers.core_model_loading import build_glob_alternation
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+
+from core.errors import SftuiError
+from core.models.architecture import AutoClass
+from core.models.inventory_file import Inventory, InventoryParameter, Kind, Part, keep_inventory, library_versions
+from core.models.layers import refused_by_peft
+from core.text import safe
+
+# A parameter that is not in this dtype afterwards has one of its own: no model asks for float16 itself.
+_NEUTRAL = torch.float16
+_SIXTEEN_BIT = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def build_inventory(folder: Path, auto_class: AutoClass) -> Inventory:
+    """The inventory of the model in `folder`, which is kept on disk as well; seconds, and no weight is read.
+
+    Raises SftuiError when transformers cannot build the model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        inventory = inventory_of(config, auto_class)
+    except Exception as error:
+        # A configuration from anywhere makes a model's class raise anything.
+        raise SftuiError(
+            "The model cannot be built",
+            f"transformers {transformers.__version__} fails on {safe(str(folder))}: {safe(str(error) or repr(error))}",
+            "Check config.json against the model's page; a newer transformers may know it.",
+        ) from error
+    keep_inventory(folder, inventory)
+    return inventory
+
+
+def inventory_of(config: Any, auto_class: AutoClass) -> Inventory:
+    """The inventory of the model that a configuration of transformers describes."""
+    model = _build(config, auto_class)
+    quantized = _quantized_weights(_build(config, auto_class))
+    adapted = _adapted_weights(_build(config, auto_class))
+    saved = model.state_dict().keys()
+    kept = {name: _float32_names(model, dtype, saved) for name, dtype in _SIXTEEN_BIT.items()}
+    modules = dict(model.named_modules())
+    head = model.get_output_embeddings()
+    part_of = _parts(model)
+    first_name: dict[int, str] = {}
+    found = []
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in tensors:
+        owner = modules[name.rpartition(".")[0]]
+        first = first_name.setdefault(id(tensor), name)
+        found.append(
+            InventoryParameter(
+                name=name,
+                shape=tuple(tensor.shape),
+                fixed_dtype=None if tensor.dtype == _NEUTRAL else str(tensor.dtype).removeprefix("torch."),
+                float32_in=tuple(dtype for dtype, names in kept.items() if name in names),
+                module_class=type(owner).__name__,
+                tied_to=None if first == name else first,
+                quantizable=name in quantized,
+                lora_elements=adapted.get(name),
+                kind=_kind(owner, tensor, is_head=owner is head),
+                part=part_of(name),
+            )
+        )
+    return Inventory(model.config.model_type, auto_class, library_versions(), tuple(found))
+
+
+def _build(config: Any, auto_class: AutoClass) -> Any:
+    with torch.device("meta"):
+        # Building writes into the configuration.
+        return getattr(transformers, auto_class).from_config(copy.deepcopy(config), dtype=_NEUTRAL)
+
+
+def _quantized_weights(model: Any) -> set[str]:
+    quantizer = Bnb4BitHfQuantizer(BitsAndBytesConfig(load_in_4bit=True), pre_quantized=False)
+    quantizer.preprocess_model(model=model, device_map={"": "cpu"})
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+
+
+def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
+    """The weights of A and B at rank 1, by the name of the weight that they adapt."""
+    refused = refused_by_peft(model.config.model_type)
+    lora = LoraConfig(r=1, target_modules="all-linear", exclude_modules=sorted(refused) or None, task_type="CAUSAL_LM")
+    try:
+        get_peft_model(model, lora, low_cpu_mem_usage=True)
+    except NoMatchingPeftModuleError:
+        return {}
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and "default" in module.lora_A:
+            # Wrapped parameters of one module lie inside one another.
+            owner = name.replace(".base_layer", "")
+            weight = module.parameter_name if isinstance(module, ParamWrapper) else "weight"
+            sizes = (module.lora_A["default"].weight.numel(), module.lora_B["default"].weight.numel())
+            found[f"{owner}.{weight}"] = sizes
+    return found
+
+
+def _float32_names(model: Any, dtype: torch.dtype, saved: Collection[str]) -> set[str]:
+    """What from_pretrained keeps in float32 when it loads in `dtype`: only what is in a checkpoint."""
+    plan = model._get_dtype_plan(dtype)
+    if not plan:
+        return set()
+    pattern = build_glob_alternation(list(plan))[0]
+    return {name for name in saved if pattern.search(name)}
+
+
+def _kind(owner: torch.nn.Module, tensor: torch.Tensor, *, is_head: bool) -> Kind:
+    if not isinstance(tensor, torch.nn.Parameter):
+        return "buffer"
+    if is_head:
+        return "head"
+    if isinstance(owner, torch.nn.Embedding):
+        return "embedding"
+    if isinstance(owner, torch.nn.Linear | Conv1D):
+        return "linear" if tensor.ndim == 2 else "other"
+    if "Norm" in type(owner).__name__:
+        return "norm"
+    return "experts" if "Expert" in type(owner).__name__ and tensor.ndim > 1 else "other"
+
+
+def _parts(model: Any) -> Callable[[str], Part]:
+    """Tells which part of the model a parameter belongs to, by its name."""
+    text = model.config.get_text_config()
+    prefixes: dict[str, Part] = {}
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for name, module in model.named_modules() if text is not model.config else ():
+        if any(module is end for end in ends):
+            prefixes[f"{name}."] = "text"
+        elif isinstance(module, PreTrainedModel) and type(module.config) is not type(model.config):
+            inside = next((prefixes[p] for p in prefixes if name.startswith(p)), None)
+            prefixes[f"{name}."] = inside or ("text" if type(module.config) is type(text) else "vision")
+    rest: Part = "text" if text is model.config else "projector"
+
+    def part_of(name: str) -> Part:
+        return next((part for prefix, part in prefixes.items() if name.startswith(prefix)), rest)
+
+    return part_of
