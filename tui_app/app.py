@@ -14,7 +14,7 @@ from textual.binding import Binding
 from textual.reactive import var
 
 from core.errors import SftuiError
-from tui_app import messages, reading, starting
+from tui_app import downloads, messages, reading, starting
 from tui_app.background import in_thread
 from tui_app.machine import MachineWatch, machine_line, same_memory
 from tui_app.steps import SCREENS, STEPS
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from core.runs.folder import RunFolder
     from core.runs.launch import WarmRunner
     from core.spec.run_spec import RunSpec
+    from tui_app.downloads import DownloadState
     from tui_app.draft import Draft
 
 _HERE = Path(__file__).parent
@@ -82,6 +83,8 @@ class SftuiApp(App[int]):
     """This host and its device in words."""
     devices_read: var[tuple[GpuReading, HostSnapshot] | None] = var(None)
     """GPUs and host as last read."""
+    download: var[DownloadState | None] = var(None)
+    """The download that is going on, or the last one."""
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class SftuiApp(App[int]):
         self._starting = False
         self._planned_for: tuple[GpuReading, HostSnapshot] | None = None
         self._machine_watch = MachineWatch(self)
+        self.downloads = downloads.Downloads(self)
         self.register_theme(SFTUI_DARK)
         self.theme = SFTUI_DARK.name
 
@@ -123,6 +127,7 @@ class SftuiApp(App[int]):
     def on_unmount(self) -> None:
         """Stop the threads and let an idle warm runner end."""
         self._machine_watch.stop()
+        self.downloads.cancel()
         if self._warm is not None:
             self._warm.close()
 
@@ -235,6 +240,19 @@ class SftuiApp(App[int]):
         """Take over what was read, unless another model is named by now."""
         if self.draft is not None and message.key == self.draft.model_key:
             self.draft = self.draft.with_model(message.model, message.problem)
+
+    def on_model_changed(self, message: messages.ModelChanged) -> None:
+        """Read the model again if it is the draft's."""
+        if self.draft is not None and message.name == self.draft.model_key[0]:
+            self.draft = self.draft.with_model(None)
+
+    def on_download_moved(self, message: messages.DownloadMoved) -> None:
+        """Show how far the download is; read the model when it is here."""
+        self.download = message.state
+        if message.state.phase == "done":
+            self.post_message(messages.ModelChanged(message.state.model_id))
+        if not message.state.is_active and self.screen is not self._installed_screens.get("model"):
+            self.notify(downloads.in_words(message.state), markup=False)
 
     def on_data_read(self, message: messages.DataRead) -> None:
         """Take over what was read, unless other files are named by now."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TypeVar
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 async def in_thread(function: Callable[[], Result]) -> Result:
@@ -41,3 +42,53 @@ async def in_thread(function: Callable[[], Result]) -> Result:
 
     threading.Thread(target=work, name=f"sftui-{getattr(function, '__name__', 'work')}", daemon=True).start()
     return await future
+
+
+async def batches(iterate: Callable[[], Iterator[Item]], pause: float = 0.1) -> AsyncGenerator[list[Item], None]:
+    """Yield what an iterator yields in a daemon thread, all that has come together, with a pause between two batches.
+
+    Raises what the iterator raises, after what came before. Who stops listening stops the thread at its next item.
+    """
+    loop = asyncio.get_running_loop()
+    found: list[Item] = []
+    moved, stopped = asyncio.Event(), threading.Event()
+    ended, failures = False, list[BaseException]()
+
+    def finish() -> None:
+        nonlocal ended
+        ended = True
+        moved.set()
+
+    def add(item: Item) -> None:
+        found.append(item)
+        moved.set()
+
+    def work() -> None:
+        try:
+            for item in iterate():
+                if stopped.is_set():
+                    return
+                loop.call_soon_threadsafe(add, item)
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the loop
+            failures.append(error)
+        finally:
+            # The loop is closed when the app has ended in the meantime.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(finish)
+
+    threading.Thread(target=work, name="sftui-batches", daemon=True).start()
+    try:
+        while True:
+            await moved.wait()
+            moved.clear()
+            if found:
+                batch, found[:] = list(found), []
+                yield batch
+            if ended and not found:
+                break
+            if not ended:
+                await asyncio.sleep(pause)
+        if failures:
+            raise failures[0]
+    finally:
+        stopped.set()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.runs.folder import RunFolder, RunSummary
     from core.runs.state import RunState
     from core.spec.run_spec import RunSpec
+    from tui_app.downloads import DownloadState
 
 
 class Removed(enum.Enum):
@@ -56,6 +57,26 @@ class DataRead(Message):
         self.key = key
         self.data = data
         self.problem = problem
+
+
+class ModelChanged(Message):
+    """What lies under a model's name on this machine has changed: it was downloaded, or its code was allowed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+class DownloadMoved(Message):
+    """The download is further, or has ended."""
+
+    def __init__(self, state: DownloadState) -> None:
+        super().__init__()
+        self.state = state
+
+    def can_replace(self, message: Message) -> bool:
+        """A later state holds all of an earlier one."""
+        return isinstance(message, DownloadMoved) and message.state.model_id == self.state.model_id
 
 
 class StartRequested(Message):
