@@ -1,24 +1,15 @@
-"""What training holds in memory, by arithmetic over a checkpoint's tensors: weights and training state.
+"""What training holds in memory, by arithmetic over a model's weights: base weights and training state.
 
-Exact to the byte for the layers that core.models.layers recognises. Activations, the loss head and the allocator are
-not estimated yet, and are None rather than zero.
+Exact to the byte over an inventory; over a checkpoint's files, for the layers that core.models.layers recognises.
+Activations, the loss head and the allocator are not estimated yet, and are None rather than zero.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from core.errors import SftuiError
-from core.models.checkpoint_files import TensorInfo
-from core.models.layers import (
-    attention_outputs,
-    is_embedding,
-    is_expert,
-    is_linear,
-    is_output_head,
-    leaf_name,
-    output_features,
-    parameter_tensors,
-)
+from core.memory.weights import ModelWeights, Targets, Weight, WeightGroup
+from core.models.precision import DTYPE_BYTES
 from core.text import human_bytes
 
 Quantization = Literal["none", "nf4", "fp4", "int8"]
@@ -70,6 +61,8 @@ class MemoryEstimate:
     quantized_parameters: int
     embeddings_bytes: int
     """Embedding tables and output head, which stay in the compute dtype: a share of base_weights."""
+    exact: bool = False
+    """From the model's own modules; otherwise from the names and shapes in its files."""
 
     @property
     def known_bytes(self) -> int:
@@ -83,21 +76,23 @@ class MemoryEstimate:
 
 
 def estimate(
-    tensors: tuple[TensorInfo, ...],
+    weights: ModelWeights,
     *,
     quantization: Quantization,
     double_quant: bool,
-    dtype_bytes: int,
+    dtype: str,
     method: Method,
     lora_r: int,
-    lora_targets: Literal["all-linear"] | tuple[str, ...],
+    lora_targets: Targets,
     optimizer: str,
-    tied_embeddings: bool = False,
+    dora: bool = False,
+    train_vision: bool = False,
 ) -> MemoryEstimate:
-    """Return what training a checkpoint holds in memory, from the headers of its (unquantized) weights.
+    """Return what training a model holds in memory.
 
-    `dtype_bytes` is the size of one element in the dtype that the weights are loaded in. `optimizer` is a name of
-    transformers' `optim` argument. Raises SftuiError for full fine-tuning of a quantized model.
+    `dtype` is what the weights are loaded in: "bfloat16". Without `train_vision` the vision tower and the projector,
+    where an inventory tells of them, stay as they are. `optimizer` is a name of transformers' `optim` argument.
+    Raises SftuiError for full fine-tuning of a quantized model.
     """
     if method == "full" and quantization != "none":
         raise SftuiError(
@@ -105,48 +100,53 @@ def estimate(
             f"Full fine-tuning changes every weight, and {quantization} weights are fixed.",
             "Train an adapter, or switch quantization off.",
         )
-    parameters = parameter_tensors(tensors, tied_embeddings)
-    quantized: list[TensorInfo] = []
-    if quantization != "none":
-        skipped = attention_outputs(parameters)
-        quantized = [tensor for tensor in parameters if is_linear(tensor) and tensor.name not in skipped]
-    quantized_names = {tensor.name for tensor in quantized}
-    kept = [tensor for tensor in parameters if tensor.name not in quantized_names]
+    base = constants = total = layers = quantized = tables = 0
+    for group in weights.groups:
+        weight, count = group.weight, len(group.names)
+        total += count * weight.elements if weight.is_parameter else 0
+        if weight.quantizable and quantization != "none":
+            layers += count
+            quantized += count * weight.elements
+            base += count * _quantized_bytes(weight, quantization)
+            constants += count * _constant_bytes(weight, quantization, double_quant)
+        else:
+            held = count * weight.elements * weight.element_bytes(dtype)
+            base += held
+            tables += held if weight.is_embedding or weight.is_head else 0
 
     if method == "full":
-        trained: list[_Trained] | None = [_Trained(t.elements, is_embedding(t)) for t in parameters]
-        trained_bytes = dtype_bytes
+        trained: list[_Trained] | None = [
+            _Trained(len(g.names), g.weight.elements, g.weight.element_bytes(dtype), g.weight.is_embedding)
+            for g in weights.groups
+            if g.weight.is_parameter and (train_vision or g.weight.part == "text")
+        ]
     else:
-        trained = _adapter(parameters, lora_r, lora_targets)
-        # TRL casts adapters to bfloat16 on a quantized base and leaves them in float32 otherwise.
-        trained_bytes = 4 if quantization == "none" else 2
+        # TRL casts adapters to bfloat16 on a quantized base; float16's scaler needs float32 again.
+        adapter_bytes = 2 if quantization != "none" and dtype != "float16" else 4
+        groups = [group for group in weights.groups if train_vision or group.weight.part == "text"]
+        trained = _adapter(groups, lora_r, lora_targets, adapter_bytes, dora=dora)
+    bits = DTYPE_BYTES[dtype] * 8
+    basis = f"{layers} linear layers in {quantization}, the rest in {bits} bit" if layers else f"all in {bits} bit"
     parts = (
-        MemoryPart(
-            "base_weights",
-            sum(_quantized_bytes(tensor, quantization) for tensor in quantized)
-            + sum(tensor.elements * dtype_bytes for tensor in kept),
-            f"{len(quantized)} linear layers in {quantization}, the rest in {dtype_bytes * 8} bit"
-            if quantized
-            else f"all weights in {dtype_bytes * 8} bit",
-        ),
-        MemoryPart(
-            "quantization_constants",
-            sum(_constant_bytes(tensor, quantization, double_quant) for tensor in quantized),
-            _constants_basis(quantization, double_quant),
-        ),
-        *_training_parts(trained, trained_bytes, method, f"rank {lora_r}", optimizer),
+        MemoryPart("base_weights", base, f"{basis}; {_source(weights)}"),
+        MemoryPart("quantization_constants", constants, _constants_basis(quantization, double_quant)),
+        *_training_parts(trained, method, f"rank {lora_r}", optimizer),
         MemoryPart("activations", None, _NOT_YET),
         MemoryPart("logits", None, _NOT_YET),
         MemoryPart("allocator_and_context", None, _NOT_YET),
     )
-    tables = [tensor for tensor in kept if is_embedding(tensor) or is_output_head(tensor)]
     return MemoryEstimate(
         parts=parts,
-        trainable_parameters=None if trained is None else sum(tensor.elements for tensor in trained),
-        total_parameters=sum(tensor.elements for tensor in parameters),
-        quantized_parameters=sum(tensor.elements for tensor in quantized),
-        embeddings_bytes=sum(tensor.elements * dtype_bytes for tensor in tables),
+        trainable_parameters=None if trained is None else sum(one.count * one.elements for one in trained),
+        total_parameters=total,
+        quantized_parameters=quantized,
+        embeddings_bytes=tables,
+        exact=weights.exact,
     )
+
+
+def _source(weights: ModelWeights) -> str:
+    return "exact, from the model's modules" if weights.exact else "from the names and shapes in its files"
 
 
 def verdict(estimate: MemoryEstimate, free_bytes: int | None) -> tuple[Verdict, str]:
@@ -165,15 +165,15 @@ def verdict(estimate: MemoryEstimate, free_bytes: int | None) -> tuple[Verdict, 
     return "fits", f"{known} of {free}"
 
 
-def _quantized_bytes(tensor: TensorInfo, quantization: Quantization) -> int:
-    return tensor.elements if quantization == "int8" else _blocks(tensor.elements, 2)
+def _quantized_bytes(weight: Weight, quantization: Quantization) -> int:
+    return weight.elements if quantization == "int8" else _blocks(weight.elements, 2)
 
 
-def _constant_bytes(tensor: TensorInfo, quantization: Quantization, double_quant: bool) -> int:
+def _constant_bytes(weight: Weight, quantization: Quantization, double_quant: bool) -> int:
     if quantization == "int8":
         # One float32 scale for each output.
-        return output_features(tensor) * 4
-    scales = _blocks(tensor.elements, _BLOCK)
+        return weight.outputs * 4
+    scales = _blocks(weight.elements, _BLOCK)
     if not double_quant:
         return scales * 4 + _CODE_BYTES
     nested = _blocks(scales, _NESTED_BLOCK) * 4 + _OFFSET_BYTES + _NESTED_CODE_BYTES
@@ -188,59 +188,65 @@ def _constants_basis(quantization: Quantization, double_quant: bool) -> str:
     return f"one {'byte' if double_quant else 'float32'} for each {_BLOCK} weights, and tables for each layer"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Trained:
-    """A trained tensor."""
+    """Trained tensors of one size."""
 
+    count: int
     elements: int
-    is_embedding: bool
+    """Of one tensor."""
+    element_bytes: int
+    is_embedding: bool = False
 
 
 def _training_parts(
-    trained: list[_Trained] | None, element_bytes: int, method: Method, rank: str, optimizer: str
+    trained: list[_Trained] | None, method: Method, rank: str, optimizer: str
 ) -> tuple[MemoryPart, MemoryPart, MemoryPart]:
     names = ("adapter_weights", "gradients", "optimizer_state")
     if trained is None:
         adapter, gradients, state = (MemoryPart(name, None, _EXPERTS) for name in names)
         return adapter, gradients, state
-    held = element_bytes * sum(tensor.elements for tensor in trained)
-    adapter = MemoryPart(names[0], held, f"{rank}, {'float32' if element_bytes == 4 else 'bfloat16'}")
+    held = sum(one.count * one.elements * one.element_bytes for one in trained)
+    in_float32 = all(one.element_bytes == 4 for one in trained)
+    adapter = MemoryPart(names[0], held, f"{rank}, {'float32' if in_float32 else 'bfloat16'}")
     if method == "full":
         adapter = MemoryPart(names[0], 0, "no adapter: all weights are trained")
     gradients = MemoryPart(names[1], held, "one for each trained weight, in its dtype")
-    return adapter, gradients, MemoryPart(names[2], *_optimizer_state(optimizer, trained, element_bytes))
+    return adapter, gradients, MemoryPart(names[2], *_optimizer_state(optimizer, trained))
 
 
 def _adapter(
-    parameters: tuple[TensorInfo, ...], rank: int, targets: Literal["all-linear"] | tuple[str, ...]
+    groups: list[WeightGroup], rank: int, targets: Targets, element_bytes: int, *, dora: bool
 ) -> list[_Trained] | None:
-    """Return the LoRA matrices, A (r × in) and B (out × r) for each target; None when experts are among them."""
-    for tensor in filter(is_expert, parameters):
-        # Fused experts have no ".weight" of their own: their name ends in "gate_up_proj".
-        if targets == "all-linear" or {leaf_name(tensor), tensor.name.rpartition(".")[2]} & set(targets):
+    """Return the LoRA matrices, A and B for each target; None when they are not known."""
+    found = []
+    for group in groups:
+        weight = group.weight
+        if targets == "all-linear":
+            count, per_rank = len(group.names), weight.all_linear
+        else:
+            count, per_rank = group.named_by(targets), weight.named
+        if weight.adapters_unknown and count:
             return None
-    chosen = [tensor for tensor in parameters if _is_target(tensor, targets)]
-    return [_Trained(rank * side, is_embedding=False) for tensor in chosen for side in tensor.shape]
+        if per_rank is None or not count:
+            continue
+        found += [_Trained(count, rank * side, element_bytes) for side in per_rank]
+        if dora:
+            found.append(_Trained(count, per_rank[1], element_bytes))
+    return found
 
 
-def _is_target(tensor: TensorInfo, targets: Literal["all-linear"] | tuple[str, ...]) -> bool:
-    if targets == "all-linear":
-        return is_linear(tensor)
-    module = tensor.name.removesuffix(".weight")
-    named = leaf_name(tensor) in targets or any(module.endswith(f".{target}") for target in targets)
-    return named and (is_linear(tensor) or is_embedding(tensor))
-
-
-def _optimizer_state(optimizer: str, trained: list[_Trained], element_bytes: int) -> tuple[int | None, str]:
+def _optimizer_state(optimizer: str, trained: list[_Trained]) -> tuple[int | None, str]:
     """Return the bytes of the optimizer's state for these tensors, or None where it is not known."""
-    total = sum(tensor.elements for tensor in trained)
+    total = sum(one.count * one.elements for one in trained)
     paged = ", which the driver may move to the host" if optimizer.startswith("paged_") else ""
     if optimizer == "sgd":
         return 0, "SGD without momentum keeps no state"
     if optimizer in {"adamw_torch", "adamw_torch_fused"}:
         # The fused kernel keeps the step count of each tensor, a float32, on the device.
-        steps = 4 * len(trained) if optimizer.endswith("fused") else 0
-        return 2 * total * element_bytes + steps, "AdamW: two moments in the dtype of the trained weights"
+        steps = 4 * sum(one.count for one in trained) if optimizer.endswith("fused") else 0
+        moments = 2 * sum(one.count * one.elements * one.element_bytes for one in trained)
+        return moments + steps, "AdamW: two moments in the dtype of the trained weights"
     if optimizer in _STATES_32BIT:
         return _STATES_32BIT[optimizer] * total * 4, f"float32 moments{paged}"
     if optimizer in _STATES_8BIT:
@@ -249,13 +255,12 @@ def _optimizer_state(optimizer: str, trained: list[_Trained], element_bytes: int
 
 
 def _state_8bit(trained: list[_Trained], states: int) -> int:
-    in_8bit = [
-        tensor.elements for tensor in trained if tensor.elements >= _MIN_8BIT_ELEMENTS and not tensor.is_embedding
-    ]
-    in_float32 = sum(tensor.elements for tensor in trained) - sum(in_8bit)
-    scales = sum(_blocks(elements, _STATE_BLOCK) for elements in in_8bit)
+    in_8bit = [one for one in trained if one.elements >= _MIN_8BIT_ELEMENTS and not one.is_embedding]
+    elements = sum(one.count * one.elements for one in in_8bit)
+    in_float32 = sum(one.count * one.elements for one in trained) - elements
+    scales = sum(one.count * _blocks(one.elements, _STATE_BLOCK) for one in in_8bit)
     tables = _STATE_CODE_BYTES if in_8bit else 0
-    return states * (in_float32 * 4 + sum(in_8bit) + scales * 4 + tables)
+    return states * (in_float32 * 4 + elements + scales * 4 + tables)
 
 
 def _blocks(elements: int, size: int) -> int:

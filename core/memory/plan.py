@@ -1,5 +1,6 @@
 """What a spec means on this machine: device, choices, memory by part, verdict, problems. Arithmetic, no torch."""
 
+import functools
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
 from core.errors import SftuiError
 from core.memory.estimate import MemoryEstimate, Verdict, estimate, verdict
+from core.memory.weights import ModelWeights, weights_in_files, weights_of
 from core.models.architecture import Architecture, Preference, detect
 from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model_folder
-from core.models.precision import DTYPE_BYTES, choose_attention, choose_dtype
+from core.models.inventory_file import Inventory, cached_inventory
+from core.models.precision import choose_attention, choose_dtype
 from core.paths import expand, runs_home
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
@@ -32,13 +35,22 @@ PARTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model from its files alone."""
+    """What is known of a model."""
 
     folder: Path
     architecture: Architecture
     tensors: tuple[TensorInfo, ...]
+    inventory: Inventory | None = None
+    """Its exact modules; None while nobody has built them."""
+
+    @functools.cached_property
+    def weights(self) -> ModelWeights:
+        """The weights to plan with."""
+        if self.inventory is not None:
+            return weights_of(self.inventory)
+        return weights_in_files(self.tensors, tied_embeddings=self.architecture.tied_embeddings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,8 @@ class Plan:
 def read_model(path_or_id: str, revision: str = "main", prefer: Preference | None = None) -> ModelFacts:
     """Look at a model's files. Raises SftuiError if there is no such model here, or not one that sftui can train."""
     folder = resolve_model_folder(path_or_id, revision)
-    return ModelFacts(folder, detect(folder, prefer), read_tensors(folder))
+    architecture = detect(folder, prefer)
+    return ModelFacts(folder, architecture, read_tensors(folder), cached_inventory(folder, architecture.auto_class))
 
 
 def plan_here(spec: RunSpec) -> Plan:
@@ -141,7 +154,7 @@ def make_plan(
         return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
     choices.insert(0, Choice("auto_class", model.architecture.auto_class, model.architecture.reason))
     problems += _model_problems(spec, model)
-    memory = _estimate(spec, model, DTYPE_BYTES[dtype.value])
+    memory = _estimate(spec, model, dtype.value)
     if memory is None:
         reason = "a checkpoint that is stored quantized is not estimated yet"
         return Plan(None, device, "unknown", reason, tuple(choices), tuple(problems))
@@ -166,20 +179,21 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _estimate(spec: RunSpec, model: ModelFacts, dtype_bytes: int) -> MemoryEstimate | None:
+def _estimate(spec: RunSpec, model: ModelFacts, dtype: str) -> MemoryEstimate | None:
     targets = spec.lora_target_modules
     if model.architecture.stored_quantization is not None:
         return None
     return estimate(
-        model.tensors,
+        model.weights,
         quantization=spec.quantization,
         double_quant=spec.use_bnb_nested_quant,
-        dtype_bytes=dtype_bytes,
+        dtype=dtype,
         method="lora" if spec.use_peft else "full",
         lora_r=spec.lora_r,
         lora_targets=tuple(targets) if isinstance(targets, list) else "all-linear",
         optimizer=spec.optim,
-        tied_embeddings=model.architecture.tied_embeddings,
+        dora=spec.use_dora,
+        train_vision=spec.sftui.train_vision,
     )
 
 

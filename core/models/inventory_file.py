@@ -60,10 +60,11 @@ class InventoryParameter:
         """Number of elements; 1 for a scalar."""
         return math.prod(self.shape)
 
-    def element_bytes(self, dtype: str) -> int:
-        """Bytes of one element, not quantized, of a model that is loaded in `dtype`."""
-        own = self.fixed_dtype or ("float32" if dtype in self.float32_in else dtype)
-        return DTYPE_BYTES.get(own) or _OTHER_BYTES[own]
+
+def element_bytes(dtype: str, fixed_dtype: str | None, float32_in: tuple[str, ...]) -> int:
+    """Bytes of one element, not quantized, of a parameter whose model is loaded in `dtype`."""
+    own = fixed_dtype or ("float32" if dtype in float32_in else dtype)
+    return DTYPE_BYTES.get(own) or _OTHER_BYTES[own]
 
 
 @dataclass(frozen=True)

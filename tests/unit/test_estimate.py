@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from core.errors import SftuiError
-from core.memory.estimate import MemoryEstimate, MemoryPart, Quantization, estimate, verdict
+from core.memory.estimate import MemoryEstimate, MemoryPart, Quantization, verdict
+from core.memory.estimate import estimate as estimate_of_weights
+from core.memory.weights import weights_in_files
 from core.models.architecture import detect
 from core.models.checkpoint_files import TensorInfo, read_tensors
 
@@ -50,13 +52,17 @@ def settings(**changes: Any) -> dict[str, Any]:
     plain = {
         "quantization": "none",
         "double_quant": False,
-        "dtype_bytes": 2,
+        "dtype": "bfloat16",
         "method": "lora",
         "lora_r": 5,
         "lora_targets": "all-linear",
         "optimizer": "adamw_torch",
     }
     return plain | changes
+
+
+def estimate(tensors: tuple[TensorInfo, ...], tied_embeddings: bool = False, **changes: Any) -> MemoryEstimate:
+    return estimate_of_weights(weights_in_files(tensors, tied_embeddings=tied_embeddings), **changes)
 
 
 def predict(checkpoint: Path, **changes: Any) -> MemoryEstimate:
@@ -121,6 +127,16 @@ def test_adapters_are_exact_to_the_byte(checkpoint: Path, targets: str | tuple[s
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     result = predict(checkpoint, lora_targets=targets)
     assert result.trainable_parameters == sum(parameter.numel() for parameter in trained) > 0
+    assert figures(result)["adapter_weights"] == sum(parameter.nbytes for parameter in trained)
+
+
+def test_dora_adds_a_magnitude_for_each_output(checkpoint: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=5, target_modules="all-linear", use_dora=True)
+    trained = [p for p in get_peft_model(load(checkpoint, "none", False), config).parameters() if p.requires_grad]
+    result = predict(checkpoint, dora=True)
+    assert result.trainable_parameters == sum(parameter.numel() for parameter in trained)
     assert figures(result)["adapter_weights"] == sum(parameter.nbytes for parameter in trained)
 
 
@@ -229,6 +245,17 @@ def test_adapters_of_experts_are_not_guessed(targets: Any) -> None:
     result = estimate((*MODEL, *EXPERTS), **settings(lora_targets=targets))
     assert result.trainable_parameters is None
     assert [part.name for part in result.parts if part.bytes is None] == PARTS[2:]
+
+
+def test_float16_keeps_trained_weights_in_float32() -> None:
+    half, brain = (estimate(MODEL, **settings(quantization="nf4", dtype=dtype)) for dtype in ("float16", "bfloat16"))
+    assert half.parts[2].bytes == 2 * (brain.parts[2].bytes or 0) > 0
+
+
+def test_a_target_may_name_one_layer() -> None:
+    tensors = tuple(TensorInfo(f"model.layers.{i}.mlp.up_proj.weight", (8, 4), "BF16", 64) for i in range(12))
+    result = estimate(tensors, **settings(lora_targets=("layers.1.mlp.up_proj",)))
+    assert result.trainable_parameters == 5 * (8 + 4)
 
 
 def test_adapters_beside_the_experts_are_counted() -> None:

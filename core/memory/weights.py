@@ -1,0 +1,150 @@
+"""The weights of a model as the arithmetic of memory needs them: grouped by likeness, from files or an inventory."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from core.models.checkpoint_files import TensorInfo
+from core.models.inventory_file import Inventory, InventoryParameter, Part, element_bytes
+from core.models.layers import (
+    attention_outputs,
+    is_embedding,
+    is_expert,
+    is_linear,
+    is_output_head,
+    output_features,
+    parameter_tensors,
+)
+
+Targets = Literal["all-linear"] | tuple[str, ...]
+
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What the weights of one group have in common."""
+
+    shape: tuple[int, ...]
+    fixed_dtype: str | None
+    float32_in: tuple[str, ...]
+    is_parameter: bool
+    """Otherwise a buffer, which is never trained."""
+    quantizable: bool
+    outputs: int
+    """Of a linear layer: LLM.int8 keeps a scale for each."""
+    all_linear: tuple[int, int] | None
+    """Weights of A and B at rank 1 that peft's "all-linear" adds."""
+    named: tuple[int, int] | None
+    """The same when a target names the module; None for what cannot be adapted."""
+    is_embedding: bool
+    is_head: bool
+    adapters_unknown: bool
+    """A part of a mixture, as its files hold it: the model's class fuses them in ways that they do not tell."""
+    part: Part
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of one weight."""
+        return math.prod(self.shape)
+
+    def element_bytes(self, dtype: str) -> int:
+        """Bytes of one element, not quantized, of a model that is loaded in `dtype`."""
+        return element_bytes(dtype, self.fixed_dtype, self.float32_in)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightGroup:
+    """Weights that differ in nothing but their name."""
+
+    weight: Weight
+    names: tuple[str, ...]
+
+    def named_by(self, targets: tuple[str, ...]) -> int:
+        """How many of them the targets name, as peft matches names."""
+        # Names of one group differ in their indices alone: one stands for all unless a target has an index too.
+        if not any(piece.isdigit() for target in targets for piece in target.split(".")):
+            return len(self.names) if _is_named(self.names[0], targets) else 0
+        return sum(_is_named(name, targets) for name in self.names)
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """All weights of a model, each storage once."""
+
+    groups: tuple[WeightGroup, ...]
+    exact: bool
+    """From the model's own modules; otherwise guessed from the names and shapes in its files."""
+
+
+def weights_in_files(tensors: tuple[TensorInfo, ...], *, tied_embeddings: bool) -> ModelWeights:
+    """The weights that the headers of a checkpoint's (unquantized) files tell of."""
+    parameters = parameter_tensors(tensors, tied_embeddings)
+    never_quantized = attention_outputs(parameters)
+
+    def weight(tensor: TensorInfo) -> Weight:
+        linear = is_linear(tensor)
+        per_rank = (tensor.shape[-1], tensor.shape[0]) if linear or is_embedding(tensor) else None
+        return Weight(
+            shape=tensor.shape,
+            fixed_dtype=None,
+            float32_in=(),
+            is_parameter=True,
+            quantizable=linear and tensor.name not in never_quantized,
+            outputs=output_features(tensor) if linear else 0,
+            all_linear=per_rank if linear else None,
+            named=per_rank,
+            is_embedding=is_embedding(tensor),
+            is_head=is_output_head(tensor),
+            adapters_unknown=is_expert(tensor),
+            part="text",
+        )
+
+    return ModelWeights(_grouped((tensor.name, weight(tensor)) for tensor in parameters), exact=False)
+
+
+def weights_of(inventory: Inventory) -> ModelWeights:
+    """The weights that a model's own modules tell of, its buffers among them."""
+    pairs = ((parameter.name, _weight(parameter)) for parameter in inventory.parameters if parameter.tied_to is None)
+    return ModelWeights(_grouped(pairs), exact=True)
+
+
+def _weight(parameter: InventoryParameter) -> Weight:
+    shape = parameter.shape
+    named = None
+    if parameter.kind in ("linear", "embedding", "experts") and len(shape) in (2, 3):
+        # peft gives each fused expert a rank of its own.
+        experts = shape[0] if len(shape) == 3 else 1
+        named = (experts * shape[-1], experts * shape[-2])
+    outputs = 0
+    if parameter.kind == "linear":
+        outputs = shape[1] if parameter.module_class == "Conv1D" else shape[0]
+    return Weight(
+        shape=shape,
+        fixed_dtype=parameter.fixed_dtype,
+        float32_in=parameter.float32_in,
+        is_parameter=parameter.kind != "buffer",
+        quantizable=parameter.quantizable,
+        outputs=outputs,
+        all_linear=parameter.lora_elements,
+        named=parameter.lora_elements or named,
+        is_embedding=parameter.kind == "embedding",
+        is_head=parameter.kind == "head",
+        adapters_unknown=False,
+        part=parameter.part,
+    )
+
+
+def _grouped(weights: Iterable[tuple[str, Weight]]) -> tuple[WeightGroup, ...]:
+    groups: dict[tuple[str, Weight], list[str]] = {}
+    for name, weight in weights:
+        groups.setdefault((_INDEX.sub("*", name), weight), []).append(name)
+    return tuple(WeightGroup(weight, tuple(names)) for (_, weight), names in groups.items())
+
+
+def _is_named(name: str, targets: tuple[str, ...]) -> bool:
+    # Linear layers are targeted by their module, fused experts by the parameter.
+    candidates = (name.removesuffix(".weight"), name)
+    return any(one == target or one.endswith(f".{target}") for one in candidates for target in targets)
