@@ -37,6 +37,7 @@ class TextReporter:
 
     def __init__(self) -> None:
         self._bar: tqdm[Never] | None = None
+        self._quarters_loaded = 0
         self._on_terminal = sys.stderr.isatty()
 
     def tell(self, entry: Entry, state: RunState) -> None:
@@ -46,6 +47,8 @@ class TextReporter:
                 self._bar = tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.2)
             case events.StepCompleted() as step:
                 self._step(step, state)
+            case events.LoadProgressed() as progress:
+                self._load(progress)
             case events.RunFinished() | events.RunStopped() | events.RunFailed():
                 self.close()
                 self._say(entry.event)
@@ -71,6 +74,13 @@ class TextReporter:
                 f"lr {step.learning_rate:.2e}  {step.tokens_per_second:,.0f} tokens/s"
             )
 
+    def _load(self, progress: events.LoadProgressed) -> None:
+        """Say a quarter, a half and three quarters; the whole is said with what was loaded."""
+        quarters = 4 * progress.done_bytes // max(1, progress.total_bytes)
+        if self._quarters_loaded < quarters < 4:
+            self._say(progress)
+        self._quarters_loaded = quarters
+
     def _say(self, event: events.Event) -> None:
         line = describe(event)
         if line:
@@ -94,6 +104,9 @@ def describe(event: events.Event) -> str:
             return f"  {event.name} = {safe(event.value)} ({safe(event.reason)})"
         case events.DataPrepared():
             return f"  {event.train_rows:,} rows to train on, {event.held_out_rows:,} held out ({event.form})"
+        case events.LoadProgressed():
+            files = "1 file" if event.total_files == 1 else f"{event.done_files} of {event.total_files} files"
+            return f"  {human_bytes(event.done_bytes)} of {human_bytes(event.total_bytes)} loaded, {files}"
         case events.ModelLoaded():
             size = human_bytes(event.weight_bytes)
             return f"  {human_count(event.parameters)} parameters in {size} on {event.device}, {event.dtype}"

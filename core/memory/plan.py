@@ -15,9 +15,11 @@ from core.errors import SftuiError
 from core.memory.estimate import MemoryEstimate, Verdict, estimate, verdict
 from core.memory.weights import ModelWeights, weights_in_files, weights_of
 from core.models.architecture import Architecture, Preference, detect
+from core.models.attention import attention_problem, choose_attention
 from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model_folder
 from core.models.inventory_file import Inventory, cached_inventory
-from core.models.precision import choose_attention, choose_dtype
+from core.models.precision import choose_dtype
+from core.models.prequantized import stored_problems
 from core.paths import expand, runs_home
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
@@ -146,9 +148,11 @@ def make_plan(
         problems.append(_problem("sftui.device", error))
         chosen = ChosenDevice(None, Choice("device", "cpu", "no such device"))
     device = _plan_device(chosen, host)
-    stored = model.architecture.stored_dtype if model else None
-    dtype = choose_dtype(spec, stored, chosen.gpu)
-    choices = [chosen.choice, dtype, choose_attention(spec)]
+    architecture = model.architecture if model else None
+    dtype = choose_dtype(spec, architecture.stored_dtype if architecture else None, chosen.gpu)
+    choices = [chosen.choice, dtype, choose_attention(spec, chosen.gpu, architecture)]
+    unfit = attention_problem(spec, chosen.gpu, architecture, dtype.value)
+    problems += [unfit] if unfit else []
     problems += _data_problems(spec, data)
     if model is None:
         return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
@@ -180,7 +184,7 @@ def describe_plan(plan: Plan) -> str:
 
 
 def _estimate(spec: RunSpec, model: ModelFacts, dtype: str) -> MemoryEstimate | None:
-    targets = spec.lora_target_modules
+    targets, parameters = spec.lora_target_modules, spec.lora_target_parameters
     if model.architecture.stored_quantization is not None:
         return None
     return estimate(
@@ -192,6 +196,9 @@ def _estimate(spec: RunSpec, model: ModelFacts, dtype: str) -> MemoryEstimate | 
         lora_r=spec.lora_r,
         lora_targets=tuple(targets) if isinstance(targets, list) else "all-linear",
         optimizer=spec.optim,
+        lora_target_parameters=None if parameters is None else tuple(parameters),
+        # PEFT has neither for parameters that are no module.
+        fused_experts=not spec.use_dora and spec.sftui.init_lora_weights in ("default", "gaussian"),
         dora=spec.use_dora,
         train_vision=spec.sftui.train_vision,
     )
@@ -251,10 +258,7 @@ def _wrong_rows(field: str, data: DataFacts) -> Problem:
 
 def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:
     found = [Problem("model_name_or_path", "warning", text, "") for text in model.architecture.problems]
-    if model.architecture.stored_quantization is not None and spec.quantization != "none":
-        field = "load_in_4bit" if spec.load_in_4bit else "load_in_8bit"
-        message = f"is on, but the checkpoint is stored in {model.architecture.stored_quantization} already."
-        found.append(Problem(field, "error", message, "Turn it off, or choose the unquantized checkpoint."))
+    found += stored_problems(spec, model.architecture)
     if spec.assistant_only_loss and not model.architecture.chat_template:
         message = "needs a chat template, and the model has none."
         found.append(Problem("assistant_only_loss", "error", message, "Turn it off, or choose an instruct model."))

@@ -132,14 +132,19 @@ def config_defaults(model_type: str) -> ConfigDefaults:
     class_name = classes.get(model_type)
     if class_name is None:
         return NO_DEFAULTS
-    modules = tables.get("SPECIAL_MODEL_TYPE_TO_MODULE_NAME", {})
     # A type that borrows its class has no module of its own.
     for kind in (model_type, *(kind for kind, name in classes.items() if name == class_name)):
-        module = modules.get(kind, kind.replace("-", "_"))
-        found = _config_defaults(_package() / "models" / module / f"configuration_{module}.py", class_name)
+        found = _config_defaults(module_file(kind, "configuration"), class_name)
         if found is not NO_DEFAULTS:
             return found
     return NO_DEFAULTS
+
+
+def module_file(model_type: str, kind: str) -> Path:
+    """Return where transformers would keep a model type's "configuration" or "modeling" file; it need not exist."""
+    modules = auto_tables().get("SPECIAL_MODEL_TYPE_TO_MODULE_NAME", {})
+    module = modules.get(model_type, model_type.replace("-", "_"))
+    return _package() / "models" / module / f"{kind}_{module}.py"
 
 
 @functools.cache

@@ -39,10 +39,3 @@ def choose_dtype(spec: RunSpec, stored: str | None, gpu: GpuSnapshot | None) -> 
     if stored == "float16":
         return Choice("dtype", "bfloat16", f"{where}; wider range than the stored float16")
     return Choice("dtype", "bfloat16", where)
-
-
-def choose_attention(spec: RunSpec) -> Choice:
-    """The attention implementation."""
-    if spec.attn_implementation is not None:
-        return Choice("attn_implementation", spec.attn_implementation, "as asked for")
-    return Choice("attn_implementation", "sdpa", "in PyTorch, on every device")

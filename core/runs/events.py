@@ -83,6 +83,16 @@ class DataPrepared:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadProgressed:
+    """So much of the base model is on the device, counted in the checkpoint's bytes; at most five a second."""
+
+    done_bytes: int
+    total_bytes: int
+    done_files: int
+    total_files: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelLoaded:
     """The base model's weights are on the device."""
 
@@ -222,6 +232,7 @@ Event = (
     | PhaseStarted
     | ChoiceMade
     | DataPrepared
+    | LoadProgressed
     | ModelLoaded
     | ModelAdapted
     | TrainingStarted

@@ -83,6 +83,8 @@ class RunState:
     last_seq: int = 0
     choices: tuple[events.ChoiceMade, ...] = ()
     data: events.DataPrepared | None = None
+    load_progress: events.LoadProgressed | None = None
+    """How far the weights are loaded; None before, and in journals of versions that did not tell."""
     loaded: events.ModelLoaded | None = None
     adapted: events.ModelAdapted | None = None
     training_started_at: float | None = None
@@ -139,6 +141,7 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "started_at": entry.time if state.started_at is None else state.started_at,
                 "phase": None,
                 "phase_detail": "",
+                "load_progress": None,
                 "commands": (),
                 "outcome": None,
             }
@@ -149,6 +152,8 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
             return {"choices": (*others, event)}
         case events.DataPrepared():
             return {"data": event}
+        case events.LoadProgressed():
+            return {"load_progress": event}
         case events.ModelLoaded():
             return {"loaded": event}
         case events.ModelAdapted():

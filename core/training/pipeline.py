@@ -15,13 +15,18 @@ from core.devices.choose import choose_device
 from core.devices.gpu import GpuMonitor
 from core.models import adapters, loading
 from core.models.architecture import detect
-from core.models.checkpoint_files import resolve_model_folder
-from core.models.precision import choose_attention, choose_dtype
+from core.models.attention import attention_problem, choose_attention
+from core.models.checkpoint_files import read_tensors, resolve_model_folder
+from core.models.load_progress import LoadMeter
+from core.models.precision import choose_dtype
+from core.models.prequantized import stored_problems
+from core.models.tokenizer import check_tokenizer, load_tokenizer
 from core.results.answers import answer_prompts
 from core.runs import events
 from core.runs.checkpoints import committed_checkpoints, newest_checkpoint, step_of
 from core.runs.events import Event
 from core.runs.folder import RunFolder
+from core.spec.problems import SpecError
 from core.spec.run_spec import RunSpec
 from core.training.callbacks import CommandCallback, JournalCallback
 from core.training.control import RunControl
@@ -38,6 +43,10 @@ class RunContext:
     folder: RunFolder
     emit: Emit
     control: RunControl
+
+    def notice(self, title: str, message: str) -> None:
+        """Tell what a person should know though the run goes on."""
+        self.emit(events.ProblemNoticed(title, message))
 
 
 def run_pipeline(run: RunContext) -> events.TerminalEvent:
@@ -56,8 +65,12 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
     request = _load_request(run)
     # PEFT draws the adapters' first weights: the seed must stand before they are made.
     transformers.set_seed(spec.seed)
-    model = loading.load_model(spec, request)
-    tokenizer = loading.load_tokenizer(request.folder)
+    tokenizer = load_tokenizer(request.folder, run.notice, trusted=loading.trusts_own_code(request))
+    meter = LoadMeter(
+        request.folder, read_tensors(request.folder), lambda *done: emit(events.LoadProgressed(*done)), control.check
+    )
+    model = loading.load_model(spec, request, run.notice, meter)
+    check_tokenizer(tokenizer, model, run.notice)
     emit(
         events.ModelLoaded(
             auto_class=request.architecture.auto_class,
@@ -66,7 +79,7 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
             weight_bytes=loading.weight_bytes(model),
             dtype=request.dtype,
             device=request.device,
-            attention=request.attention,
+            attention=str(model.config._attn_implementation),
         )
     )
     control.check()
@@ -122,13 +135,18 @@ def _load_request(run: RunContext) -> loading.LoadRequest:
     device = choose_device(spec.sftui.device, monitor.read(), os.environ)
     monitor.close()
     dtype = choose_dtype(spec, architecture.stored_dtype, device.gpu)
-    attention = choose_attention(spec)
+    attention = choose_attention(spec, device.gpu, architecture)
     run.emit(events.ChoiceMade("auto_class", architecture.auto_class, architecture.reason))
     for choice in (device.choice, dtype, attention):
         run.emit(events.ChoiceMade(choice.name, choice.value, choice.reason))
+    # The plan says the same; a run can be started without one, and on another machine.
+    unfit = attention_problem(spec, device.gpu, architecture, dtype.value)
+    problems = (*stored_problems(spec, architecture), *((unfit,) if unfit else ()))
+    if problems:
+        raise SpecError(problems)
     # The launcher has hidden every other GPU, so that the chosen one is the first.
     torch_device = "cpu" if device.gpu is None else "cuda:0"
-    return loading.LoadRequest(folder, architecture, dtype.value, attention.value, torch_device)
+    return loading.LoadRequest(folder, architecture, dtype.value, spec.attn_implementation, torch_device)
 
 
 def _answer(

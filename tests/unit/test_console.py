@@ -161,3 +161,15 @@ def test_an_answer_is_exact_letter_by_letter() -> None:
     assert is_exact(Answer("p", " yes ", "yes"))
     assert not is_exact(Answer("p", "Yes", "yes"))
     assert not is_exact(Answer("p", "yes", None))
+
+
+def test_loading_is_told_at_its_quarters_and_no_more_often(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(TextReporter(), *(events.LoadProgressed(10**7 * part, 10**9, part // 25, 4) for part in range(101)))
+    assert capsys.readouterr().out.splitlines() == [
+        "  250 MB of 1.00 GB loaded, 1 of 4 files",
+        "  500 MB of 1.00 GB loaded, 2 of 4 files",
+        "  750 MB of 1.00 GB loaded, 3 of 4 files",
+    ]
+    tell(TextReporter(), events.LoadProgressed(0, 0, 0, 0), events.LoadProgressed(5, 5, 1, 1))
+    assert capsys.readouterr().out == ""
+    assert describe(events.LoadProgressed(5, 10, 0, 1)) == "  5 B of 10 B loaded, 1 file"

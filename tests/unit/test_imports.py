@@ -17,6 +17,7 @@ HEAVY = {
     "core.training.sft",
     "core.training.callbacks",
     "core.models.loading",
+    "core.models.tokenizer",
     "core.models.adapters",
     "core.models.inventory",
     "core.data.rendering",
@@ -28,7 +29,7 @@ NOT_IN_CORE = (*HEAVY_LIBRARIES, "numpy", "textual", "rich", "tui_app")
 # Needed by a library of ours, though we never name it.
 UNNAMED = {"accelerate"}
 MODULE_OF = {"nvidia-ml-py": "pynvml", "pyyaml": "yaml"}
-COMES_WITH = {"annotated_types": "pydantic", "httpx2": "huggingface_hub"}
+COMES_WITH = {"annotated_types": "pydantic", "httpx2": "huggingface_hub", "safetensors": "transformers"}
 
 LOADED = """
 import importlib, json, sys

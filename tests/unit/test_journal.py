@@ -22,6 +22,7 @@ EVERY_EVENT: tuple[events.Event, ...] = (
     events.PhaseStarted("loading", "LlamaForCausalLM"),
     events.ChoiceMade("dtype", "bfloat16", "compute capability 9.0"),
     events.DataPrepared("messages", 480, 48),
+    events.LoadProgressed(done_bytes=10, total_bytes=40, done_files=1, total_files=3),
     events.ModelLoaded("AutoModelForCausalLM", "llama", 2_000, 4_000, "bfloat16", "cpu", "sdpa"),
     events.ModelAdapted(100, 2_100, ("q_proj", "v_proj")),
     events.TrainingStarted(100, 4.0, 50),

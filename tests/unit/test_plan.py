@@ -137,7 +137,8 @@ def test_data_that_does_not_go_with_the_spec_is_told(
 
 
 def test_a_model_that_does_not_go_with_the_spec_is_told(model: ModelFacts) -> None:
-    quantized = replace(model, architecture=replace(model.architecture, stored_quantization="fp8", chat_template=False))
+    stored = replace(model.architecture, stored_quantization="bitsandbytes 4-bit nf4", chat_template=False)
+    quantized = replace(model, architecture=stored)
     plan = make_plan(spec(assistant_only_loss=True), quantized, ONE_GPU, HOST)
     assert [field for field, _ in problems(plan)] == ["load_in_4bit", "assistant_only_loss"]
     assert (plan.memory, plan.verdict) == (None, "unknown")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.models.precision import DTYPE_BYTES, choose_attention, choose_dtype
+from core.models.precision import DTYPE_BYTES, choose_dtype
 from core.spec.build import check_values
 from core.spec.run_spec import RunSpec
 from tests.unit.test_choose_device import gpu
@@ -75,9 +75,3 @@ def test_what_is_asked_for_is_used_where_it_works(wish: str) -> None:
 
 def test_every_type_has_its_size() -> None:
     assert DTYPE_BYTES == {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-def test_attention_is_sdpa_unless_asked_otherwise() -> None:
-    assert choose_attention(spec()).value == "sdpa"
-    choice = choose_attention(spec(attn_implementation="eager"))
-    assert (choice.value, choice.reason) == ("eager", "as asked for")

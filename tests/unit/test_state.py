@@ -181,3 +181,11 @@ def test_one_slow_step_does_not_move_what_is_left() -> None:
     assert seconds_per_step(state, window=1) == 1.0
     assert seconds_left(after(*map(step, range(1, 3)))) is None
     assert seconds_left(after(events.TrainingStarted(1, 1.0), step(1), step(2))) == 0
+
+
+def test_a_resumed_run_counts_its_loading_anew() -> None:
+    half = events.LoadProgressed(5, 10, 1, 2)
+    state = reduce(RunState(), Entry(1, 1.0, half))
+    assert state.load_progress == half
+    started = events.RunStarted("run", "model", "lora", 1, "0.1.0", False)
+    assert reduce(state, Entry(2, 2.0, started)).load_progress is None

@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from core.runs.state import status
-from core.text import human_duration, safe, shorten
+from core.text import human_bytes, human_duration, safe, shorten
 from tui_app import format as words
 
 if TYPE_CHECKING:
@@ -78,12 +78,20 @@ def phase_line(state: RunState, now: float, *, alive: bool, width: int) -> Conte
 
 
 def bar_line(state: RunState, width: int) -> Content:
-    """`step 1,240 of 4,000 ▕██████▎      ▏  31 %`."""
+    """`step 1,240 of 4,000 ▕██████▎      ▏  31 %`; while the weights are loaded, in bytes."""
+    loading = state.load_progress
+    if state.phase == "loading" and loading is not None and loading.total_bytes:
+        done, size = (human_bytes(count) for count in (loading.done_bytes, loading.total_bytes))
+        files = f", {loading.done_files} of {loading.total_files} files" if loading.total_files > 1 else ""
+        return _bar(f"{done} of {size}{files} ", loading.done_bytes / loading.total_bytes, width)
     total = state.max_steps
     text = f"step {words.steps(state.step, total)} "
     if not total or total < 0:
         return Content.styled("no step yet" if not state.steps else text, "$secondary" if not state.steps else "")
-    share = min(1.0, state.step / total)
+    return _bar(text, min(1.0, state.step / total), width)
+
+
+def _bar(text: str, share: float, width: int) -> Content:
     room = max(4, width - len(text) - 9)
     eighths = int(share * room * 8)
     full, rest = divmod(eighths, 8)
