@@ -43,6 +43,10 @@ _ADAPTER = "adapter_config.json"
 _MAX_JSON_BYTES = 100_000_000
 
 
+class ModelNotHereError(SftuiError):
+    """A hub id, or a revision of one, that is not in the cache: a download may bring it."""
+
+
 class NotSafetensorsError(SftuiError):
     """The weights are there, but only in a form that has to be converted first."""
 
@@ -268,7 +272,7 @@ def resolve_model_folder(path_or_id: str, revision: str | None) -> Path:
         raise SftuiError("No such model", f"“{name}” is not a folder.", "Check the path, or give a hub id: org/name.")
     repository = hub_cache() / f"models--{path_or_id.replace('/', '--')}"
     if not repository.is_dir():
-        raise SftuiError(
+        raise ModelNotHereError(
             "No such model here",
             f"“{name}” is neither a folder nor in the Hugging Face cache ({safe(str(hub_cache()))}).",
             f"Download it first: hf download {name}",
@@ -279,7 +283,7 @@ def resolve_model_folder(path_or_id: str, revision: str | None) -> Path:
         snapshot = repository / "snapshots" / commit
         if re.fullmatch(r"[0-9A-Za-z]+", commit) and snapshot.is_dir():
             return snapshot
-    raise SftuiError(
+    raise ModelNotHereError(
         "No such revision here",
         f"“{name}” is in the Hugging Face cache, but not its revision “{safe(wanted)}”.",
         f"Download it first: hf download {name} --revision {safe(wanted)}",

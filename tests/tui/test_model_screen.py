@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.tui.setup_helpers import make_model, one_gpu, opened, seen, sees, told, types, wait_for
-from tui_app.screens.model import ModelList
+from tui_app.widgets.local_list import LocalList
 from tui_app.widgets.memory_bar import MemoryBar
 
 pytest_plugins = ["tests.tui.setup_helpers"]
@@ -17,7 +17,7 @@ async def test_typing_filters_and_enter_chooses_then_goes_on(home: Path) -> None
     async with opened("model") as (app, pilot):
         await sees(pilot, "tiny-llama")
         await types(pilot, "tiny")
-        await wait_for(pilot, lambda: app.screen.query_one(ModelList).option_count == 1)
+        await wait_for(pilot, lambda: app.screen.query_one(LocalList).option_count == 1)
         assert "model_name_or_path" not in app.known.values, "half a name is no model yet"
         await pilot.press("enter")
         await wait_for(pilot, lambda: app.known.model is not None)
@@ -33,7 +33,7 @@ async def test_arrows_move_in_the_list_from_the_field(home: Path) -> None:
     make_model(home / "bbb")
     async with opened("model") as (app, pilot):
         await sees(pilot, "bbb")
-        models = app.screen.query_one(ModelList)
+        models = app.screen.query_one(LocalList)
         first = models.highlighted
         await pilot.press("down")
         assert models.highlighted == (first or 0) + 1
@@ -134,7 +134,10 @@ async def test_the_folder_that_holds_models_offers_them(home: Path) -> None:
     async with opened("model") as (app, pilot):
         await types(pilot, "./shelf")
         await wait_for(pilot, lambda: app.known.model_problem is not None)
-        await wait_for(pilot, lambda: [model.name for model in app.screen.listed] == [str(home / "shelf" / "first")])  # type: ignore[attr-defined]
+        await wait_for(
+            pilot,
+            lambda: [model.name for model in app.screen.query_one(LocalList).listed] == [str(home / "shelf" / "first")],
+        )
         await pilot.press("enter")
         await wait_for(pilot, lambda: app.known.model is not None)
         assert app.known.values["model_name_or_path"] == str(home / "shelf" / "first")
@@ -144,4 +147,4 @@ async def test_the_licence_is_read_from_the_model_card(home: Path) -> None:
     folder = make_model(home / "tiny")
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
     async with opened("model", {"model_name_or_path": str(folder)}) as (app, pilot):
-        await wait_for(pilot, lambda: "Licence apache-2.0" in told(app, "ModelCard"))
+        await wait_for(pilot, lambda: "License apache-2.0" in told(app, "ModelCard"))
