@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[=>()][0-9A-B]?")
 
 

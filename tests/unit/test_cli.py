@@ -211,7 +211,7 @@ def test_how_a_run_ended_is_the_exit_status(
 
 
 def test_a_runner_that_never_starts_is_a_failure(spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    def never(*_: Any) -> None:
+    def never(*_: Any, **__: Any) -> None:
         raise SftuiError("The runner did not start", "Nothing was written.")
 
     monkeypatch.setattr(launch, "start_run", lambda folder: None)
