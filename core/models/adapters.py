@@ -1,47 +1,89 @@
 """Attaching LoRA adapters to a loaded base model."""
 
+from collections.abc import Callable
 from typing import Any
 
-from peft import LoraConfig, get_peft_model
+import torch
+from bitsandbytes.nn import Int8Params, Params4bit
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from transformers.pytorch_utils import Conv1D
 
+from core.choice import Choice
 from core.errors import SftuiError
+from core.models import first_weights
+from core.models.start_adapter import find_start, refuse_other_base, refuse_unread
+from core.models.targets import Targets, choose_targets, find_towers
 from core.spec.run_spec import RunSpec
 
+Tell = Callable[[Choice], object]
+# How PEFT calls the ways to start that it computes by itself while it attaches.
+_INIT = {"default": True, "gaussian": "gaussian", "pissa": "pissa_niter_16", "olora": "olora", "loftq": True}
 
-def attach_adapters(model: Any, spec: RunSpec) -> Any:
-    """The base model wrapped with adapters that are trainable; the base is frozen. Raises SftuiError for no target."""
-    targets = spec.lora_target_modules
+
+def _tell_nobody(choice: Choice) -> None:
+    pass
+
+
+def attach_adapters(model: Any, spec: RunSpec, tell: Tell = _tell_nobody) -> Any:
+    """The base model wrapped with adapters that are trainable; the base is frozen. `tell` gets each choice made.
+
+    Raises SftuiError for names that the model does not have and for an adapter to start from that does not fit.
+    """
+    if spec.sftui.start_from_adapter is not None:
+        return _continue(model, spec, tell)
+    targets = choose_targets(model, spec)
+    tell(Choice("lora_target_modules", ", ".join(_last_names(targets)), targets.reason))
+    if targets.parameters and spec.lora_dropout:
+        tell(Choice("lora_dropout", "0", "PEFT cannot drop out what goes into fused experts"))
+    saved = _saved_whole(model, spec)
     config = LoraConfig(
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,
-        lora_dropout=spec.lora_dropout,
-        target_modules=targets,
+        lora_dropout=0.0 if targets.parameters else spec.lora_dropout,
+        target_modules=targets.match if isinstance(targets.match, str) else list(targets.match),
+        target_parameters=list(targets.match_parameters) or None,
+        modules_to_save=saved or None,
+        # Without it, a trained embedding and the head that shares its weight would part.
+        ensure_weight_tying=bool(saved) and _ties_embeddings(model),
         use_rslora=spec.use_rslora,
         use_dora=spec.use_dora,
+        init_lora_weights=_INIT[spec.sftui.init_lora_weights],
+        fan_in_fan_out=_are_transposed(model, targets),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        if "Target modules" not in str(error) and "target_modules" not in str(error):
-            raise
-        there = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if not list(module.children())}
-        )
-        raise SftuiError(
-            "No module to adapt",
-            f"lora_target_modules names {targets}, and the model has none of them.",
-            f"Use all-linear, or some of: {', '.join(there[:20])}.",
-        ) from error
+    if first_weights.changes_base(spec):
+        # The random SVD of PiSSA must find the same when a run is resumed.
+        with torch.random.fork_rng():
+            torch.manual_seed(spec.seed)
+            adapted = get_peft_model(model, config)
+    else:
+        adapted = get_peft_model(model, config)
+    if spec.sftui.init_lora_weights == "loftq":
+        error = first_weights.start_with_loftq(adapted)
+        tell(Choice("init_lora_weights", "loftq", f"makes up for {error:.0%} of what 4 bits lose"))
+    return adapted
+
+
+def freeze_towers(model: Any, spec: RunSpec) -> None:
+    """For full fine-tuning: leave vision and audio towers as they are, unless they are to be trained."""
+    towers = find_towers(model)
+    frozen = towers.audio if spec.sftui.train_vision else towers.audio | towers.vision
+    for name in frozen:
+        for parameter in model.get_submodule(name).parameters(recurse=False):
+            parameter.requires_grad = False
 
 
 def adapted_modules(model: Any) -> tuple[str, ...]:
-    """The last part of the names of all modules that got an adapter."""
-    names = {
-        name.removesuffix(".lora_A.default") for name, _ in model.named_modules() if name.endswith("lora_A.default")
-    }
-    return tuple(sorted({name.rsplit(".", 1)[-1] for name in names}))
+    """The last part of the names of all modules that got an adapter; of fused experts, their weights' names."""
+    names = set()
+    for name, module in model.named_modules():
+        if isinstance(module, ParamWrapper):
+            names.add(f"{name.replace('.base_layer', '').rsplit('.', 1)[-1]}.{module.parameter_name}")
+        elif isinstance(module, LoraLayer):
+            names.add(name.rsplit(".", 1)[-1])
+    return tuple(sorted(names))
 
 
 def trainable_parameters(model: Any) -> int:
@@ -54,3 +96,50 @@ def keep_trained_weights_in_float32(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _continue(model: Any, spec: RunSpec, tell: Tell) -> Any:
+    start = find_start(str(spec.sftui.start_from_adapter))
+    refuse_other_base(start, model)
+    device = next(model.parameters()).device
+    adapted = PeftModel.from_pretrained(model, str(start.folder), is_trainable=True, torch_device=str(device))
+    refuse_unread(start, adapted)
+    why = f"of the adapter that training starts from, made for {start.base}"
+    tell(Choice("lora_target_modules", ", ".join(adapted_modules(adapted)), why))
+    config = adapted.peft_config["default"]
+    for name, value in (("lora_r", config.r), ("lora_alpha", config.lora_alpha), ("lora_dropout", config.lora_dropout)):
+        if value != getattr(spec, name):
+            tell(Choice(name, str(value), why))
+    return adapted
+
+
+def _saved_whole(model: Any, spec: RunSpec) -> list[str]:
+    saved = spec.lora_modules_to_save or []
+    there = [name for name, _ in model.named_modules() if name]
+    for name in saved:
+        fitting = [other for other in there if other == name or other.endswith(f".{name}")]
+        if not fitting:
+            last = sorted({other.rsplit(".", 1)[-1] for other in there if not other.rsplit(".", 1)[-1].isdigit()})
+            raise SftuiError(
+                "No module to train whole",
+                f"lora_modules_to_save names {name}, and the model has no such module.",
+                f"It has: {', '.join(last[:40])}.",
+            )
+        weights = [weight for other in fitting for weight in model.get_submodule(other).parameters()]
+        if any(isinstance(weight, Params4bit | Int8Params) for weight in weights):
+            message = f"lora_modules_to_save names {name}, whose weights are quantized and cannot be trained."
+            raise SftuiError("A quantized module cannot be trained", message, "Name it in sftui.skip_modules too.")
+    return saved
+
+
+def _ties_embeddings(model: Any) -> bool:
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and head.weight is embeddings.weight
+
+
+def _are_transposed(model: Any, targets: Targets) -> bool:
+    return any(isinstance(model.get_submodule(name), Conv1D) for name in targets.modules)
+
+
+def _last_names(targets: Targets) -> list[str]:
+    return [*sorted({name.rsplit(".", 1)[-1] for name in targets.modules}), *targets.match_parameters]

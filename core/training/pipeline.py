@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import transformers
 
+from core.choice import Choice
 from core.data.rendering import SamplePrompt, prepare_data, sample_prompts
 from core.devices.choose import choose_device
 from core.devices.gpu import GpuMonitor
-from core.models import adapters, loading
+from core.models import adapters, first_weights, loading
 from core.models.architecture import detect
 from core.models.attention import attention_problem, choose_attention
 from core.models.checkpoint_files import read_tensors, resolve_model_folder
@@ -47,6 +48,10 @@ class RunContext:
     def notice(self, title: str, message: str) -> None:
         """Tell what a person should know though the run goes on."""
         self.emit(events.ProblemNoticed(title, message))
+
+    def tell(self, choice: Choice) -> None:
+        """Tell what was chosen, and why."""
+        self.emit(events.ChoiceMade(choice.name, choice.value, choice.reason))
 
 
 def run_pipeline(run: RunContext) -> events.TerminalEvent:
@@ -85,14 +90,17 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
     control.check()
 
     prompts = sample_prompts(spec, data)
-    if not spec.use_peft:
+    if not spec.use_peft or first_weights.changes_base(spec):
         # Afterwards the base is gone; adapters can be switched off instead, so that training need not wait.
         _answer(run, model, tokenizer, prompts, "base")
         control.check()
 
     emit(events.PhaseStarted("adapting", "attaching adapters" if spec.use_peft else "every weight is trained"))
     if spec.use_peft:
-        model = adapters.attach_adapters(model, spec)
+        model = adapters.attach_adapters(model, spec, run.tell)
+    else:
+        adapters.freeze_towers(model, spec)
+    first = first_weights.first_weights(model, spec)
     emit(
         events.ModelAdapted(
             trainable_parameters=adapters.trainable_parameters(model),
@@ -119,8 +127,8 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
         return events.RunStopped(step, _checkpoint_of(run.folder, step), control.stop_reason, time.monotonic() - began)
 
     emit(events.PhaseStarted("saving", "the adapter" if spec.use_peft else "the model"))
-    result = _save(trainer, run.folder.adapter if spec.use_peft else run.folder.model)
-    if spec.use_peft:
+    result = _save(trainer, run.folder.adapter if spec.use_peft else run.folder.model, first)
+    if spec.use_peft and not first_weights.changes_base(spec):
         with model.disable_adapter():
             _answer(run, model, tokenizer, prompts, "base")
     _answer(run, model, tokenizer, prompts, "tuned", step)
@@ -138,7 +146,7 @@ def _load_request(run: RunContext) -> loading.LoadRequest:
     attention = choose_attention(spec, device.gpu, architecture)
     run.emit(events.ChoiceMade("auto_class", architecture.auto_class, architecture.reason))
     for choice in (device.choice, dtype, attention):
-        run.emit(events.ChoiceMade(choice.name, choice.value, choice.reason))
+        run.tell(choice)
     # The plan says the same; a run can be started without one, and on another machine.
     unfit = attention_problem(spec, device.gpu, architecture, dtype.value)
     problems = (*stored_problems(spec, architecture), *((unfit,) if unfit else ()))
@@ -171,11 +179,12 @@ def _checkpoint_of(folder: RunFolder, step: int) -> str | None:
     return f"{folder.checkpoints.name}/{checkpoints[-1].name}"
 
 
-def _save(trainer: Any, target: Path) -> Path:
+def _save(trainer: Any, target: Path, first: first_weights.FirstWeights) -> Path:
     """Write the result beside its place and rename it, so that it is there whole or not at all."""
     beside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     trainer.save_model(str(beside))
+    first_weights.write_plain(beside, first)
     # A pickle with this machine's arguments: of no use to a user, and nothing to be loaded from.
     (beside / "training_args.bin").unlink(missing_ok=True)
     shutil.rmtree(target, ignore_errors=True)

@@ -1,0 +1,315 @@
+"""Which weights of a loaded model get an adapter, and why.
+
+`all-linear` means here: the linear layers of attention and feed-forward blocks of the language model, and the fused
+experts of a mixture. Left alone are the output head, routers (small, and what they were balanced on is not in the
+rows), vision and audio towers with their projectors, and layers through which no gradient comes.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from peft.utils.transformers_weight_conversion import (
+    _MODEL_TO_CONVERSION_PATTERN,
+    _MOE_TARGET_MODULE_MAPPING,
+    get_checkpoint_conversion_mapping,
+)
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from core.errors import SftuiError
+from core.models.layers import refused_by_peft
+from core.spec.run_spec import RunSpec
+
+_HEAD = re.compile(r"(^|\.)(lm_head|lm_heads|lm_loss|embed_out|output_projection|cls|generation_head)(\.|$)")
+_ROUTER = re.compile(r"(^|\.)(gate|shared_expert_gate|[a-z_]*router[a-z_]*)(\.|$)")
+# The choice of what a sparse attention looks at is made without a gradient, and so is BLT's cutting into patches.
+_WITHOUT_GRADIENT = re.compile(r"(^|\.)(indexer|patcher|generation_aligner)(\.|$)")
+_AUDIO = re.compile(r"(^|\.)[a-z0-9_]*(audio|speech)[a-z0-9_]*(\.|$)")
+_VISION = re.compile(r"(^|\.)[a-z0-9_]*(vision|visual|image|perceiver|multi_modal_projector)[a-z0-9_]*(\.|$)")
+# Fused kernels of Mamba layers, and of Bamba's and Jamba's, read these weights themselves, past any adapter.
+_READ_BY_KERNELS = frozenset({"out_proj", "x_proj", "dt_proj"})
+# What one expert's matrices are called, and the fused parameters that hold them for all experts.
+_FUSED = {
+    "gate_proj": ("gate_up_proj",),
+    "up_proj": ("gate_up_proj", "up_proj"),
+    "w1": ("gate_up_proj",),
+    "w3": ("gate_up_proj",),
+    "w2": ("down_proj",),
+    "gate_up_proj": ("gate_up_proj",),
+    "down_proj": ("down_proj",),
+    "experts": ("gate_up_proj", "up_proj", "down_proj", "weight"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is adapted: full names, as `named_modules` and `named_parameters` give them."""
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    """Weights that are no module of their own: fused experts."""
+    match: str | tuple[str, ...]
+    """The modules as PEFT takes them: last parts of names, a regular expression, or full names; matches no other."""
+    match_parameters: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """The parts of a model that do not read text."""
+
+    vision: frozenset[str]
+    """Modules of the vision tower and of what projects into the language model."""
+    audio: frozenset[str]
+
+
+def find_towers(model: Any) -> Towers:
+    """Tell the language model from the towers beside it, by transformers' own accessor and by names within it."""
+    decoder, embeddings = model.get_decoder(), model.get_input_embeddings()
+    names = [name for name, _ in model.named_modules() if name]
+    outside: set[str] = set()
+    if decoder is not model and any(module is embeddings for module in decoder.modules()):
+        inside = next(name for name, module in model.named_modules() if module is decoder)
+        ways = {inside.rsplit(".", depth)[0] for depth in range(inside.count(".") + 1)}
+        head = output_head(model)
+        outside = {n for n in names if not _within(n, {inside, *head}) and n not in ways}
+        if decoder is model.base_model:
+            outside = set()
+    # A causal model's own layers never have such a name.
+    named = {name for name in names if _VISION.search(name) or _AUDIO.search(name)}
+    audio = {name for name in outside | named if _AUDIO.search(name)}
+    return Towers(frozenset((outside | named) - audio), frozenset(audio))
+
+
+def output_head(model: Any) -> frozenset[str]:
+    """Names of the modules between the last hidden state and the logits, each of which stands for all within it."""
+    names = {name for name, _ in model.named_modules() if _HEAD.search(name)}
+    head = model.get_output_embeddings()
+    at = next((name for name, module in model.named_modules() if head is not None and module is head), None)
+    if at is None:
+        return frozenset(names)
+    embeddings = model.get_input_embeddings()
+    parts = at.split(".")
+    for depth in range(1, len(parts) + 1):
+        above = model.get_submodule(".".join(parts[:depth]))
+        if above is head or not any(module is embeddings for module in above.modules()):
+            return frozenset(names | {".".join(parts[:depth])})
+    return frozenset(names)
+
+
+def choose_targets(model: Any, spec: RunSpec) -> Targets:
+    """What gets an adapter under this spec; works on the meta device too.
+
+    Raises SftuiError for a name that the model does not have, or that cannot be adapted, with what there is instead.
+    """
+    able, notes = _adaptable(model, spec)
+    experts = _fused_experts(model, spec)
+    wanted = spec.lora_target_modules
+    parameters: list[str] = []
+    if wanted == "all-linear":
+        modules = able
+        if spec.lora_target_parameters is None:
+            parameters, note = _all_experts(experts, spec)
+            notes += note
+    else:
+        modules, parameters = _named(model, wanted, able, experts)
+        _refuse_unfit_experts(parameters, spec)
+    if spec.lora_target_parameters:
+        parameters = sorted({*parameters, *_named_parameters(model, spec.lora_target_parameters)})
+        _refuse_unfit_experts(parameters, spec)
+    modules, note = _without_claimed(model, modules)
+    notes += note
+    if not modules and not parameters:
+        raise SftuiError("No module to adapt", "The model has no layer that LoRA can adapt.", "Train every weight.")
+    kinds = sorted({name.rsplit(".", 1)[-1] for name in modules})
+    said = f"{len(modules)} layers" + (f" ({', '.join(kinds)})" if len(kinds) <= 12 else "")
+    said += f" and {len(parameters)} weights of fused experts" if parameters else ""
+    return Targets(
+        tuple(modules),
+        tuple(parameters),
+        _match(model, modules),
+        _short_parameters(model, parameters),
+        "; ".join([said, *notes]),
+    )
+
+
+def _adaptable(model: Any, spec: RunSpec) -> tuple[list[str], list[str]]:
+    """The linear layers that all-linear means, and what is said about those it does not."""
+    towers, head = find_towers(model), output_head(model)
+    refused = refused_by_peft(model.config.model_type)
+    frozen = towers.audio if spec.sftui.train_vision else towers.audio | towers.vision
+    kernels, found, kept = _read_by_kernels(model), [], set()
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | Conv1D) or _within(name, head):
+            continue
+        if name in frozen:
+            kept.add("vision tower and projector" if name in towers.vision else "audio tower")
+        elif name.rsplit(".", 1)[-1] in refused or name in kernels:
+            kept.add("layers that Mamba's kernels read past an adapter")
+        elif _ROUTER.search(name):
+            kept.add("routers")
+        elif not _WITHOUT_GRADIENT.search(name) and not _computes_otherwise(model, name, module):
+            found.append(name)
+    return found, [f"left as they are: {', '.join(sorted(kept))}"] if kept else []
+
+
+def _read_by_kernels(model: Any) -> set[str]:
+    return {
+        f"{name}.{child}"
+        for name, module in model.named_modules()
+        if "amba" in type(module).__name__ and "conv1d" in dict(module.named_children())
+        for child, _ in module.named_children()
+        if child in _READ_BY_KERNELS
+    }
+
+
+def _computes_otherwise(model: Any, name: str, module: nn.Module) -> bool:
+    # DeepSeek V4 multiplies group by group; torch's attention takes the weight of its out_proj itself.
+    parent = model.get_submodule(name.rpartition(".")[0])
+    return "Grouped" in type(module).__name__ or isinstance(parent, nn.MultiheadAttention)
+
+
+def _fused_experts(model: Any, spec: RunSpec) -> list[str]:
+    towers = find_towers(model)
+    frozen = towers.audio if spec.sftui.train_vision else towers.audio | towers.vision
+    return [
+        f"{name}.{parameter}"
+        for name, module in model.named_modules()
+        if type(module).__name__.endswith("Experts") and name not in frozen
+        for parameter, value in module.named_parameters(recurse=False)
+        if value.ndim == 3 and value.dtype.is_floating_point
+    ]
+
+
+def _all_experts(experts: list[str], spec: RunSpec) -> tuple[list[str], list[str]]:
+    why = _unfit_for_experts(spec)
+    if experts and why:
+        return [], [f"fused experts are left as they are, since {why}"]
+    return experts, []
+
+
+def _unfit_for_experts(spec: RunSpec) -> str:
+    if spec.use_dora:
+        return "PEFT has no DoRA for them"
+    if spec.sftui.init_lora_weights not in ("default", "gaussian"):
+        return f"PEFT has no {spec.sftui.init_lora_weights} start for them"
+    return ""
+
+
+def _refuse_unfit_experts(parameters: Sequence[str], spec: RunSpec) -> None:
+    why = _unfit_for_experts(spec)
+    if parameters and why:
+        raise SftuiError("Fused experts cannot be adapted so", f"{parameters[0]} is named, but {why}.", "Leave it out.")
+
+
+def _named(
+    model: Any, wanted: Sequence[str], able: Sequence[str], experts: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    modules: dict[str, None] = {}
+    parameters: dict[str, None] = {}
+    head = output_head(model)
+    there = dict(model.named_modules())
+    for name in wanted:
+        fitting = [other for other in able if _is_called(other, name)]
+        # A router is left alone unless it is named.
+        fitting = fitting or [
+            other
+            for other, module in there.items()
+            if isinstance(module, nn.Linear) and _is_called(other, name) and _ROUTER.search(other)
+        ]
+        fused = [other for other in experts if other.rpartition(".")[2] in _FUSED.get(name.rpartition(".")[2], ())]
+        fused += [other for other in experts if _is_called(other, name)]
+        if fitting or fused:
+            modules |= dict.fromkeys(fitting)
+            # `down_proj` of a dense layer and of the experts are both meant.
+            parameters |= dict.fromkeys(fused)
+            continue
+        same = [other for other in there if _is_called(other, name)]
+        if same and all(_within(other, head) for other in same):
+            message = f"{name} belongs to the output head, which TRL's fused loss computes past any adapter."
+            raise SftuiError("The output head gets no adapter", message, "Train it whole: lora_modules_to_save.")
+        if same:
+            message = f"{name} is in the model, but no layer that an adapter can be put on here."
+        else:
+            message = f"lora_target_modules names {name}, and the model has no such module."
+        raise SftuiError("No module to adapt", message, _instead(name, able))
+    return list(modules), list(parameters)
+
+
+def _named_parameters(model: Any, wanted: Sequence[str]) -> list[str]:
+    there = {name: value for name, value in model.named_parameters() if value.ndim in (2, 3)}
+    found: list[str] = []
+    for name in wanted:
+        fitting = [other for other in there if _is_called(other, name)]
+        if not fitting:
+            raise SftuiError(
+                "No weight to adapt",
+                f"lora_target_parameters names {name}, and the model has no matrix of that name.",
+                _instead(name, list(there)),
+            )
+        found += fitting
+    return found
+
+
+def _instead(name: str, there: Sequence[str]) -> str:
+    leaves = sorted({other.rsplit(".", 1)[-1] for other in there})
+    near = get_close_matches(name.rsplit(".", 1)[-1], leaves, n=3)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}Use all-linear, or some of: {', '.join(leaves[:20])}."
+
+
+def claimed_by_peft(model_type: str) -> Mapping[str, str]:
+    """Last names that PEFT takes for fused experts on this type, whichever module bears them.
+
+    It rewrites such targets so that adapters made with older transformers load; there is no way round it.
+    """
+    if get_checkpoint_conversion_mapping(model_type) is None:
+        return {}
+    pattern = _MODEL_TO_CONVERSION_PATTERN.get(model_type)
+    found: Mapping[str, str] = _MOE_TARGET_MODULE_MAPPING.get(pattern, {})
+    return found
+
+
+def _without_claimed(model: Any, modules: Sequence[str]) -> tuple[list[str], list[str]]:
+    claimed = claimed_by_peft(model.config.model_type)
+    kept = [name for name in modules if name.rsplit(".", 1)[-1] not in claimed]
+    lost = sorted({".".join(name.split(".")[-2:]) for name in modules} - {".".join(n.split(".")[-2:]) for n in kept})
+    return kept, [f"{', '.join(lost)} left out: PEFT takes these names for the experts"] if lost else []
+
+
+def _match(model: Any, modules: Sequence[str]) -> str | tuple[str, ...]:
+    names = [name for name, _ in model.named_modules()]
+    targets = set(modules)
+    leaves = tuple(sorted({name.rsplit(".", 1)[-1] for name in modules}))
+    if {name for name in names if name.rsplit(".", 1)[-1] in leaves} == targets:
+        return leaves
+    # There PEFT takes a regular expression apart into last names.
+    if not claimed_by_peft(model.config.model_type):
+        shapes = dict.fromkeys(re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in modules)
+        pattern = "|".join(shapes)
+        if {name for name in names if re.fullmatch(pattern, name)} == targets:
+            return pattern
+    return tuple(modules)
+
+
+def _short_parameters(model: Any, parameters: Sequence[str]) -> tuple[str, ...]:
+    short = tuple(sorted({".".join(name.split(".")[-2:]) for name in parameters}))
+    meant = {name for name, _ in model.named_parameters() if any(_is_called(name, end) for end in short)}
+    return short if meant == set(parameters) else tuple(parameters)
+
+
+def _is_called(full: str, name: str) -> bool:
+    return full == name or full.endswith(f".{name}")
+
+
+def _within(name: str, above: Collection[str]) -> bool:
+    return any(part in above for part in _upwards(name))
+
+
+def _upwards(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
