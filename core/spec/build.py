@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from core.spec import plain_yaml, trl_arguments
+from core.spec.contradictions import contradictions
 from core.spec.option import Option
 from core.spec.problems import Problem, SpecError
 from core.spec.run_spec import RunSpec, SftuiOptions, options
@@ -61,7 +62,7 @@ def check_values(values: Mapping[str, Any]) -> Checked:
     except ValidationError as error:
         problems += _explain(error)
     if spec is not None:
-        problems += _contradictions(spec)
+        problems += contradictions(spec)
     order = list(options())
     problems.sort(key=lambda problem: order.index(problem.field) if problem.field in order else -1)
     return Checked(spec, tuple(problems))
@@ -224,66 +225,3 @@ def _shown(value: Any) -> str:
     # Not repr: a few lines of YAML with anchors can stand for more text than there is memory.
     text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _contradictions(spec: RunSpec) -> list[Problem]:
-    found: list[Problem] = []
-
-    def error(field: str, message: str, fix: str) -> None:
-        found.append(Problem(field, "error", message, fix))
-
-    for index, source in enumerate(spec.datasets):
-        unread = [name for name in ("name", "data_dir", "columns", "fraction") if getattr(source, name) is not None]
-        unread += ["split"] if source.split != "train" else []
-        for name in unread:
-            error(f"datasets[{index}].{name}", "is not read by sftui yet.", "Name local .jsonl or .json files.")
-    if spec.load_in_4bit and spec.load_in_8bit:
-        error("load_in_8bit", "cannot go together with load_in_4bit.", "Choose one of the two.")
-    if (spec.load_in_4bit or spec.load_in_8bit) and not spec.use_peft:
-        error(
-            "use_peft",
-            "is off, but quantized weights cannot be trained.",
-            "Train adapters, or load in 16 bit.",
-        )
-    if spec.assistant_only_loss and spec.completion_only_loss:
-        error("completion_only_loss", "cannot go together with assistant_only_loss.", "Choose one of the two.")
-    if spec.packing and spec.max_length is None:
-        error("max_length", "is empty, but packing needs a length to fill.", "Set it, for example 2048.")
-    if spec.eval_strategy != "no" and not spec.has_held_out_rows:
-        error(
-            "eval_strategy",
-            "needs held-out rows, and there are none.",
-            "Set test_split_size or sftui.held_out_file.",
-        )
-    elif spec.eval_strategy == "steps" and spec.eval_steps is None:
-        error("eval_steps", "is empty, but the held-out rows are to be evaluated by steps.", "Set it, for example 100.")
-    if spec.dtype == "float16" and not spec.use_peft:
-        error(
-            "dtype",
-            "is float16, but weights in float16 cannot be trained: their gradients cannot be scaled.",
-            "Choose bfloat16 or float32.",
-        )
-    if spec.test_split_size is not None and spec.sftui.held_out_file is not None:
-        error("test_split_size", "cannot go together with sftui.held_out_file.", "Choose one of the two.")
-    if spec.sftui.sample_rows and not spec.has_held_out_rows:
-        error(
-            "sftui.sample_rows",
-            "needs held-out rows, and there are none.",
-            "Set test_split_size or a held-out file.",
-        )
-    if isinstance(spec.lora_target_modules, list) and spec.use_peft:
-        if not spec.lora_target_modules:
-            error("lora_target_modules", "is empty.", "Name at least one module, or use all-linear.")
-        if any(name.rsplit(".", 1)[-1] == "lm_head" for name in spec.lora_target_modules):
-            error(
-                "lora_target_modules",
-                "names lm_head, which TRL's fused head would never train.",
-                "Leave it out.",
-            )
-    if spec.extra_arguments.get("padding_free") and not spec.packing and spec.max_length is not None:
-        error(
-            "padding_free",
-            "without packing needs an empty max_length.",
-            "Turn packing on, or empty max_length.",
-        )
-    return found

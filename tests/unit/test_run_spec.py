@@ -42,6 +42,12 @@ def test_a_model_and_data_are_enough() -> None:
         ("seed", 2**32, "must be a whole number, at least 0 and below 4294967296; it is 4294967296."),
         ("max_steps", -2, "must be a whole number, at least -1; it is -2."),
         ("max_length", 4, "must be a whole number, at least 8 or nothing; it is 4."),
+        (
+            "attn_implementation",
+            "spda",
+            "must be one of eager, sdpa, flash_attention_2, flash_attention_3, flex_attention"
+            " or a kernel of the hub by its name (kernels-community/…) or nothing; it is 'spda'.",
+        ),
         ("packing", "perhaps", "must be true or false; it is 'perhaps'."),
         ("dtype", "fp16", "must be one of auto, float32, bfloat16, float16; it is 'fp16'."),
         ("bnb_4bit_quant_type", "nf5", "must be one of nf4, fp4; it is 'nf5'."),
@@ -127,6 +133,11 @@ def test_other_names_of_the_field_are_understood() -> None:
     assert [source.path for source in spec.datasets] == ["rows.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["kernels-community/flash-attn2", "a/b@v1.0:attention", "sdpa", None])
+def test_attention_may_be_a_kernel_of_the_hub(name: str | None) -> None:
+    assert build_spec({**BASE, "attn_implementation": name}).attn_implementation == name
+
+
 def test_what_trl_sft_writes_by_default_is_let_through_and_the_rest_of_it_refused() -> None:
     assert told(dataset_train_split="train", dataset_config=None, lora_task_type="CAUSAL_LM", streaming=False) == []
     assert told(dataset_train_split="test") == [
@@ -147,6 +158,26 @@ def test_what_trl_sft_writes_by_default_is_let_through_and_the_rest_of_it_refuse
         ({"sftui": {"sample_rows": 2}}, "sftui.sample_rows"),
         ({"use_peft": True, "lora_target_modules": []}, "lora_target_modules"),
         ({"use_peft": True, "lora_target_modules": ["q_proj", "lm_head"]}, "lora_target_modules"),
+        ({"use_peft": True, "sftui": {"init_lora_weights": "eva"}}, "sftui.init_lora_weights"),
+        (
+            {"use_peft": True, "load_in_4bit": True, "sftui": {"init_lora_weights": "pissa"}},
+            "sftui.init_lora_weights",
+        ),
+        (
+            {"use_peft": True, "load_in_8bit": True, "sftui": {"init_lora_weights": "olora"}},
+            "sftui.init_lora_weights",
+        ),
+        ({"use_peft": True, "sftui": {"init_lora_weights": "loftq"}}, "sftui.init_lora_weights"),
+        ({"use_peft": True, "use_dora": True, "sftui": {"init_lora_weights": "pissa"}}, "use_dora"),
+        ({"use_peft": True, "use_dora": True, "lora_target_parameters": ["down_proj"]}, "lora_target_parameters"),
+        (
+            {"use_peft": True, "lora_target_parameters": ["x"], "sftui": {"init_lora_weights": "pissa"}},
+            "lora_target_parameters",
+        ),
+        (
+            {"use_peft": True, "sftui": {"start_from_adapter": "a", "init_lora_weights": "gaussian"}},
+            "sftui.init_lora_weights",
+        ),
         ({"padding_free": True}, "padding_free"),
         ({"dtype": "float16"}, "dtype"),
         ({"datasets": [{"path": "a.jsonl", "fraction": 0.5}]}, "datasets[0].fraction"),
@@ -252,6 +283,11 @@ def test_a_preset_needs_no_more_than_model_and_data(preset: str) -> None:
         ("lora_target_modules", "q_proj", ["q_proj"]),
         ("sftui.sample_prompts", '["Hello, world", "Bye"]', ["Hello, world", "Bye"]),
         ("sftui.device", "0", "0"),
+        ("sftui.skip_modules", "lm_head, gate", ["lm_head", "gate"]),
+        ("sftui.start_from_adapter", "", None),
+        ("lora_modules_to_save", "", None),
+        ("lora_modules_to_save", "embed_tokens", ["embed_tokens"]),
+        ("attn_implementation", "kernels-community/flash-attn2", "kernels-community/flash-attn2"),
         ("datasets", "a.jsonl,b.jsonl", ["a.jsonl", "b.jsonl"]),
         ("adam_epsilon", "1e-8", 1e-8),
         ("neftune_noise_alpha", "[1", "[1"),

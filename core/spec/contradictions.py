@@ -1,0 +1,118 @@
+"""Options that are each right and cannot go together."""
+
+from core.spec.problems import Problem
+from core.spec.run_spec import RunSpec
+
+
+def contradictions(spec: RunSpec) -> list[Problem]:
+    """What cannot go together, each with what to do about it, beside the option to change."""
+    found: list[Problem] = []
+
+    def error(field: str, message: str, fix: str) -> None:
+        found.append(Problem(field, "error", message, fix))
+
+    for index, source in enumerate(spec.datasets):
+        unread = [name for name in ("name", "data_dir", "columns", "fraction") if getattr(source, name) is not None]
+        unread += ["split"] if source.split != "train" else []
+        for name in unread:
+            error(f"datasets[{index}].{name}", "is not read by sftui yet.", "Name local .jsonl or .json files.")
+    if spec.load_in_4bit and spec.load_in_8bit:
+        error("load_in_8bit", "cannot go together with load_in_4bit.", "Choose one of the two.")
+    if (spec.load_in_4bit or spec.load_in_8bit) and not spec.use_peft:
+        error(
+            "use_peft",
+            "is off, but quantized weights cannot be trained.",
+            "Train adapters, or load in 16 bit.",
+        )
+    if spec.assistant_only_loss and spec.completion_only_loss:
+        error("completion_only_loss", "cannot go together with assistant_only_loss.", "Choose one of the two.")
+    if spec.packing and spec.max_length is None:
+        error("max_length", "is empty, but packing needs a length to fill.", "Set it, for example 2048.")
+    if spec.eval_strategy != "no" and not spec.has_held_out_rows:
+        error(
+            "eval_strategy",
+            "needs held-out rows, and there are none.",
+            "Set test_split_size or sftui.held_out_file.",
+        )
+    elif spec.eval_strategy == "steps" and spec.eval_steps is None:
+        error("eval_steps", "is empty, but the held-out rows are to be evaluated by steps.", "Set it, for example 100.")
+    if spec.dtype == "float16" and not spec.use_peft:
+        error(
+            "dtype",
+            "is float16, but weights in float16 cannot be trained: their gradients cannot be scaled.",
+            "Choose bfloat16 or float32.",
+        )
+    if spec.test_split_size is not None and spec.sftui.held_out_file is not None:
+        error("test_split_size", "cannot go together with sftui.held_out_file.", "Choose one of the two.")
+    if spec.sftui.sample_rows and not spec.has_held_out_rows:
+        error(
+            "sftui.sample_rows",
+            "needs held-out rows, and there are none.",
+            "Set test_split_size or a held-out file.",
+        )
+    if spec.use_peft:
+        found += _in_adapters(spec)
+    if spec.extra_arguments.get("padding_free") and not spec.packing and spec.max_length is not None:
+        error(
+            "padding_free",
+            "without packing needs an empty max_length.",
+            "Turn packing on, or empty max_length.",
+        )
+    return found
+
+
+def _in_adapters(spec: RunSpec) -> list[Problem]:
+    found: list[Problem] = []
+
+    def error(field: str, message: str, fix: str) -> None:
+        found.append(Problem(field, "error", message, fix))
+
+    if isinstance(spec.lora_target_modules, list):
+        if not spec.lora_target_modules:
+            error("lora_target_modules", "is empty.", "Name at least one module, or use all-linear.")
+        if any(name.rsplit(".", 1)[-1] == "lm_head" for name in spec.lora_target_modules):
+            error(
+                "lora_target_modules",
+                "names lm_head, which TRL's fused head would never train.",
+                "Leave it out.",
+            )
+    first = spec.sftui.init_lora_weights
+    if first == "eva":
+        error(
+            "sftui.init_lora_weights",
+            "is eva, which runs the training rows through the model before there are adapters: sftui does not.",
+            "Choose pissa, or leave it at default.",
+        )
+    elif first in ("pissa", "olora") and spec.quantization != "none":
+        error(
+            "sftui.init_lora_weights",
+            f"is {first}, which moves a part of the weights into the adapters: it needs them unquantized.",
+            "Choose loftq with 4-bit, or load in 16 bit.",
+        )
+    elif first == "loftq" and not spec.load_in_4bit:
+        error(
+            "sftui.init_lora_weights",
+            "is loftq, which makes up for what 4 bits lose, and the base is not loaded in 4 bit.",
+            "Turn on load_in_4bit, or leave it at default.",
+        )
+    elif first not in ("default", "gaussian") and spec.use_dora:
+        error("use_dora", f"cannot go together with a start from {first}.", "Choose one of the two.")
+    if spec.lora_target_parameters and spec.use_dora:
+        error(
+            "lora_target_parameters",
+            "cannot go together with use_dora: PEFT has no DoRA for weights that are no module.",
+            "Turn DoRA off, or empty the list.",
+        )
+    elif spec.lora_target_parameters and first not in ("default", "gaussian"):
+        error(
+            "lora_target_parameters",
+            f"cannot go together with a start from {first}, which PEFT has for whole layers only.",
+            "Leave sftui.init_lora_weights at default, or empty the list.",
+        )
+    if spec.sftui.start_from_adapter is not None and first != "default":
+        error(
+            "sftui.init_lora_weights",
+            f"is {first}, but the adapter to start from brings its own weights.",
+            "Leave it at default.",
+        )
+    return found
