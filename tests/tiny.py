@@ -34,7 +34,7 @@ def build_tiny_model(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer()
+    tokenizer = byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -56,7 +56,8 @@ def build_tiny_model(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
     return folder
 
 
-def _tokenizer() -> Any:
+def byte_tokenizer() -> Any:
+    """A tokenizer that spells any text, a byte a token, with a chat template that marks what the assistant says."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
