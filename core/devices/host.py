@@ -94,6 +94,14 @@ def _cpu_name(cpuinfo: Path) -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
+def has_bfloat16_matrices(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor multiplies bfloat16 matrices in a unit of their own (AMX)."""
+    return any(
+        "amx_bf16" in line.split() for line in _read(cpuinfo).splitlines() if line.partition(":")[0].strip() == "flags"
+    )
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text()

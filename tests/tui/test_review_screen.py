@@ -29,7 +29,9 @@ async def test_a_prefilled_draft_is_read_summed_up_and_started(home: Path) -> No
         assert "llama" in facts
         assert "QLoRA: adapters on a quantized base model" in facts
         assert "12, messages there is a column `messages`" in facts
-        assert "bfloat16 the checkpoint's own type" in facts, "what sftui chose says why"
+        # Which of the two depends on the processor.
+        reasons = ("bfloat16 the checkpoint's own type", "float32 this CPU has no matrix unit")
+        assert any(reason in facts for reason in reasons), "what sftui chose says why"
         await pilot.press("ctrl+s")
         await wait_for(pilot, lambda: bool(app.asked))
         started = app.asked[0]

@@ -1,9 +1,11 @@
 """The type that a run computes in, with its reason."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.devices.host import has_bfloat16_matrices
 from core.models.precision import DTYPE_BYTES, choose_dtype
 from core.spec.build import check_values
 from core.spec.run_spec import RunSpec
@@ -31,7 +33,7 @@ def spec(**values: Any) -> RunSpec:
     ],
 )
 def test_on_the_cpu_it_follows_the_checkpoint(stored: str | None, value: str, reason: str) -> None:
-    choice = choose_dtype(spec(), stored, None)
+    choice = choose_dtype(spec(), stored, None, cpu_has_bfloat16=True)
     assert (choice.name, choice.value, choice.reason) == ("dtype", value, reason)
 
 
@@ -71,6 +73,38 @@ def test_what_is_asked_for_is_used_where_it_works(wish: str) -> None:
     else:
         assert (on_cpu.value, on_cpu.reason) == (wish, "as asked for")
     assert choose_dtype(spec(dtype="float32"), "bfloat16", TURING).value == "float32"
+
+
+def test_a_cpu_that_would_emulate_bfloat16_computes_in_float32() -> None:
+    choice = choose_dtype(spec(), "bfloat16", None, cpu_has_bfloat16=False)
+    assert choice.value == "float32"
+    assert "no matrix unit" in choice.reason
+    asked = choose_dtype(spec(dtype="bfloat16"), "bfloat16", None, cpu_has_bfloat16=False)
+    assert (asked.value, asked.reason) == ("bfloat16", "as asked for")
+
+
+def test_the_processor_is_asked_for_its_flags(tmp_path: Path) -> None:
+    amx, plain = tmp_path / "amx", tmp_path / "plain"
+    amx.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16 amx_bf16 amx_tile\n")
+    plain.write_text("model name\t: amx_bf16\nflags\t\t: fpu avx2 avx512_bf16\n")
+    assert has_bfloat16_matrices(amx)
+    assert not has_bfloat16_matrices(plain)
+    assert not has_bfloat16_matrices(tmp_path / "none")
+
+
+def test_four_bit_layers_never_compute_in_float32_unless_that_is_asked_for() -> None:
+    quantized = {"load_in_4bit": True}
+    for stored in ("float32", "bfloat16", "float16", None):
+        for device in (TURING, HOPPER, UNKNOWN):
+            assert choose_dtype(spec(**quantized), stored, device).value in ("bfloat16", "float16")
+    choice = choose_dtype(spec(**quantized, dtype="float32"), "bfloat16", HOPPER)
+    assert choice.value == "float32"
+    assert "faster in 16 bits" in choice.reason
+
+
+def test_weights_in_float16_are_trained_by_adapters_only() -> None:
+    choice = choose_dtype(spec(dtype="float16", use_peft=False), "float16", HOPPER)
+    assert (choice.value, choice.reason) == ("float32", "weights in float16 cannot be trained")
 
 
 def test_every_type_has_its_size() -> None:
