@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from bitsandbytes.nn import Int8Params, Linear4bit, Params4bit
+from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from safetensors import SafetensorError
 from transformers import AutoConfig, BitsAndBytesConfig
 from transformers.integrations import hub_kernels
@@ -228,7 +228,8 @@ def _check_complete(model: Any, info: dict[str, Any]) -> None:
             f"{count} in no file of the checkpoint: {_names(missing)}. They would start as random numbers.",
             "Download the model again; if it is a base model without an output head, take the version that has one.",
         )
-    wrong = sorted(info["mismatched_keys"])
+    # transformers compares no shapes of layers that it quantizes.
+    wrong = sorted([*info["mismatched_keys"], *_wrong_quantized(model)])
     if wrong:
         name, stored, wanted = wrong[0]
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -237,6 +238,18 @@ def _check_complete(model: Any, info: dict[str, Any]) -> None:
             f"config.json asks for {safe(name)} of {_shape(wanted)}, and it is stored as {_shape(stored)}{more}.",
             _TAKE_AGAIN,
         )
+
+
+def _wrong_quantized(model: Any) -> Iterator[tuple[str, Any, Any]]:
+    for name, module in model.named_modules():
+        stored = None
+        if isinstance(module, Linear4bit) and module.weight.quant_state is not None:
+            stored = module.weight.quant_state.shape
+        elif isinstance(module, Linear8bitLt):
+            stored = module.weight.shape
+        wanted = (module.out_features, module.in_features) if stored is not None else None
+        if stored is not None and tuple(stored) != wanted:
+            yield f"{name}.weight", stored, wanted
 
 
 def _names(keys: list[str]) -> str:
