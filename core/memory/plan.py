@@ -20,6 +20,7 @@ from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model
 from core.models.inventory_file import Inventory, cached_inventory
 from core.models.precision import choose_dtype
 from core.models.prequantized import stored_problems
+from core.models.tokenizer_files import check_tokenizer_files
 from core.paths import expand, runs_home
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
@@ -129,6 +130,11 @@ def plan_here(spec: RunSpec) -> Plan:
     except SftuiError as error:
         problems.append(_problem("datasets", error))
     problems += _held_out_problems(spec, data)
+    if model is not None:
+        try:
+            check_tokenizer_files(model.folder)
+        except SftuiError as error:
+            problems.append(_problem("model_name_or_path", error))
     plan = make_plan(spec, model, gpus, read_host(runs_home()), data)
     return Plan(plan.memory, plan.device, plan.verdict, plan.verdict_reason, plan.choices, (*problems, *plan.problems))
 
