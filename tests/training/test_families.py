@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from core.memory.plan import plan_here
+from core.models.architecture import detect
+from core.models.inventory_file import Inventory, keep_inventory
 from core.runs import events
 from core.spec.yaml_file import read_spec
 from tests.families import FAMILIES, build_family
@@ -29,12 +31,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: build_family(name, folder / name) for name in FAMILIES}
 
 
+@pytest.fixture(scope="session")
+def inventories(models: dict[str, Path]) -> dict[str, Inventory]:
+    """What each family's model is made of."""
+    from core.models.inventory import build_inventory
+
+    return {name: build_inventory(folder, detect(folder).auto_class) for name, folder in models.items()}
+
+
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_trains_in_every_precision(
-    models: dict[str, Path], rows: Path, family: str, quantization: str
+    models: dict[str, Path], inventories: dict[str, Inventory], rows: Path, family: str, quantization: str
 ) -> None:
     chosen = QUANTIZATIONS[quantization]
+    keep_inventory(models[family], inventories[family])
     folder = make_run(models[family], rows, max_length=64, **chosen)
     plan = plan_here(read_spec(folder.spec_file))
     assert [problem for problem in plan.problems if problem.level == "error"] == []
@@ -50,6 +61,10 @@ def test_every_family_trains_in_every_precision(
     assert loaded.attention in ("sdpa", "eager")
     adapted = only(told, events.ModelAdapted)
     assert 0 < adapted.trainable_parameters < adapted.total_parameters
+    assert plan.memory is not None
+    parts = {part.name: part.bytes or 0 for part in plan.memory.parts}
+    assert loaded.weight_bytes == parts["base_weights"] + parts["quantization_constants"], "planned to the byte"
+    assert adapted.trainable_parameters == plan.memory.trainable_parameters
     progress = [event for event in told if isinstance(event, events.LoadProgressed)]
     assert progress[-1].done_bytes == progress[-1].total_bytes > 0
 
