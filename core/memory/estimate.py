@@ -4,11 +4,12 @@ Exact to the byte over an inventory; over a checkpoint's files, for the layers t
 Activations, the loss head and the allocator are not estimated yet, and are None rather than zero.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from core.errors import SftuiError
-from core.memory.weights import ModelWeights, Targets, Weight, WeightGroup
+from core.memory.weights import ModelWeights, Targets, Weight, WeightGroup, is_called
 from core.models.precision import DTYPE_BYTES
 from core.text import human_bytes
 
@@ -85,14 +86,16 @@ def estimate(
     lora_r: int,
     lora_targets: Targets,
     optimizer: str,
+    lora_target_parameters: tuple[str, ...] | None = None,
+    fused_experts: bool = True,
     dora: bool = False,
     train_vision: bool = False,
 ) -> MemoryEstimate:
     """Return what training a model holds in memory.
 
-    `dtype` is what the weights are loaded in: "bfloat16". Without `train_vision` the vision tower and the projector,
-    where an inventory tells of them, stay as they are. `optimizer` is a name of transformers' `optim` argument.
-    Raises SftuiError for full fine-tuning of a quantized model.
+    `dtype` is what the weights are loaded in: "bfloat16". Without `fused_experts`, "all-linear" leaves out the
+    experts of a mixture; without `train_vision` the vision tower and the projector stay as they are. `optimizer` is a
+    name of transformers' `optim` argument. Raises SftuiError for full fine-tuning of a quantized model.
     """
     if method == "full" and quantization != "none":
         raise SftuiError(
@@ -114,17 +117,19 @@ def estimate(
             base += held
             tables += held if weight.is_embedding or weight.is_head else 0
 
+    parts_trained = ("text", "vision", "projector") if train_vision else ("text",)
     if method == "full":
         trained: list[_Trained] | None = [
             _Trained(len(g.names), g.weight.elements, g.weight.element_bytes(dtype), g.weight.is_embedding)
             for g in weights.groups
-            if g.weight.is_parameter and (train_vision or g.weight.part == "text")
+            if g.weight.is_parameter and g.weight.part in parts_trained
         ]
     else:
         # TRL casts adapters to bfloat16 on a quantized base; float16's scaler needs float32 again.
         adapter_bytes = 2 if quantization != "none" and dtype != "float16" else 4
-        groups = [group for group in weights.groups if train_vision or group.weight.part == "text"]
-        trained = _adapter(groups, lora_r, lora_targets, adapter_bytes, dora=dora)
+        groups = [group for group in weights.groups if group.weight.part in parts_trained]
+        chosen = _targeted(groups, lora_targets, lora_target_parameters, fused_experts=fused_experts)
+        trained = None if chosen is None else _adapter(chosen, lora_r, adapter_bytes, dora=dora)
     bits = DTYPE_BYTES[dtype] * 8
     basis = f"{layers} linear layers in {quantization}, the rest in {bits} bit" if layers else f"all in {bits} bit"
     parts = (
@@ -215,21 +220,47 @@ def _training_parts(
     return adapter, gradients, MemoryPart(names[2], *_optimizer_state(optimizer, trained))
 
 
-def _adapter(
-    groups: list[WeightGroup], rank: int, targets: Targets, element_bytes: int, *, dora: bool
-) -> list[_Trained] | None:
-    """Return the LoRA matrices, A and B for each target; None when they are not known."""
-    found = []
-    for group in groups:
-        weight = group.weight
-        if targets == "all-linear":
-            count, per_rank = len(group.names), weight.all_linear
-        else:
-            count, per_rank = group.named_by(targets), weight.named
-        if weight.adapters_unknown and count:
+def _targeted(
+    groups: list[WeightGroup], targets: Targets, parameters: tuple[str, ...] | None, *, fused_experts: bool
+) -> list[tuple[int, tuple[int, int]]] | None:
+    """Return (how many, weights of A and B at rank 1) of what is adapted; None when that is not known."""
+    found: dict[int, tuple[tuple[int, int], Collection[str]]] = {}
+    if targets == "all-linear":
+        if any(group.weight.adapters_unknown for group in groups):
             return None
-        if per_rank is None or not count:
-            continue
+        for index, group in enumerate(groups):
+            weight = group.weight
+            left_out = weight.is_fused_experts and (parameters is not None or not fused_experts)
+            if weight.all_linear is not None and not left_out:
+                found[index] = weight.all_linear, group.names
+    for target in () if targets == "all-linear" else targets:
+        called = [(index, group, names) for index, group in enumerate(groups) if (names := group.named_by(target))]
+        if any(group.weight.adapters_unknown for _, group, _ in called):
+            return None
+        # What all-linear leaves alone is adapted when a name can mean nothing else.
+        usual = [one for one in called if one[1].weight.all_linear is not None]
+        for index, group, names in usual or called:
+            if group.weight.named is not None:
+                before = found[index][1] if index in found else ()
+                every = len(names) == len(group.names) or not before
+                found[index] = group.weight.named, names if every else {*before, *names}
+    for target in parameters or ():
+        for index, group in enumerate(groups):
+            names = tuple(name for name in group.names if is_called(name, target))
+            shape = group.weight.shape
+            if names and len(shape) in (2, 3):
+                # Each fused expert gets a rank of its own.
+                experts = shape[0] if len(shape) == 3 else 1
+                found[index] = (experts * shape[-1], experts * shape[-2]), names
+    return [(len(names), per_rank) for per_rank, names in found.values()]
+
+
+def _adapter(
+    targeted: list[tuple[int, tuple[int, int]]], rank: int, element_bytes: int, *, dora: bool
+) -> list[_Trained]:
+    """Return the LoRA matrices, A and B for each target, and DoRA's magnitudes."""
+    found = []
+    for count, per_rank in targeted:
         found += [_Trained(count, rank * side, element_bytes) for side in per_rank]
         if dora:
             found.append(_Trained(count, per_rank[1], element_bytes))

@@ -190,7 +190,7 @@ def describe_plan(plan: Plan) -> str:
 
 
 def _estimate(spec: RunSpec, model: ModelFacts, dtype: str) -> MemoryEstimate | None:
-    targets = spec.lora_target_modules
+    targets, parameters = spec.lora_target_modules, spec.lora_target_parameters
     if model.architecture.stored_quantization is not None:
         return None
     return estimate(
@@ -202,6 +202,9 @@ def _estimate(spec: RunSpec, model: ModelFacts, dtype: str) -> MemoryEstimate | 
         lora_r=spec.lora_r,
         lora_targets=tuple(targets) if isinstance(targets, list) else "all-linear",
         optimizer=spec.optim,
+        lora_target_parameters=None if parameters is None else tuple(parameters),
+        # PEFT has neither for parameters that are no module.
+        fused_experts=not spec.use_dora and spec.sftui.init_lora_weights in ("default", "gaussian"),
         dora=spec.use_dora,
         train_vision=spec.sftui.train_vision,
     )

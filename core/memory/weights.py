@@ -19,6 +19,7 @@ from core.models.layers import (
 )
 
 Targets = Literal["all-linear"] | tuple[str, ...]
+"""What `lora_target_modules` holds."""
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -36,9 +37,12 @@ class Weight:
     outputs: int
     """Of a linear layer: LLM.int8 keeps a scale for each."""
     all_linear: tuple[int, int] | None
-    """Weights of A and B at rank 1 that peft's "all-linear" adds."""
+    """Weights of A and B at rank 1 that "all-linear" adds."""
     named: tuple[int, int] | None
-    """The same when a target names the module; None for what cannot be adapted."""
+    """The same for what is adapted only when a target names it; None for what cannot be."""
+    is_fused_experts: bool
+    also_called: tuple[str, ...]
+    """Last names of targets that mean it besides its own."""
     is_embedding: bool
     is_head: bool
     adapters_unknown: bool
@@ -62,12 +66,25 @@ class WeightGroup:
     weight: Weight
     names: tuple[str, ...]
 
-    def named_by(self, targets: tuple[str, ...]) -> int:
-        """How many of them the targets name, as peft matches names."""
-        # Names of one group differ in their indices alone: one stands for all unless a target has an index too.
-        if not any(piece.isdigit() for target in targets for piece in target.split(".")):
-            return len(self.names) if _is_named(self.names[0], targets) else 0
-        return sum(_is_named(name, targets) for name in self.names)
+    def named_by(self, target: str) -> tuple[str, ...]:
+        """Those of them that a target names, as peft matches names."""
+        # Names of one group differ in their indices alone: one stands for all unless the target has an index too.
+        if not any(piece.isdigit() for piece in target.split(".")):
+            return self.names if self._is_named(self.names[0], target) else ()
+        return tuple(name for name in self.names if self._is_named(name, target))
+
+    def _is_named(self, name: str, target: str) -> bool:
+        # Linear layers are targeted by their module, fused experts by the parameter or by what they were fused from.
+        return (
+            is_called(name.removesuffix(".weight"), target)
+            or is_called(name, target)
+            or target.rpartition(".")[2] in self.weight.also_called
+        )
+
+
+def is_called(full: str, name: str) -> bool:
+    """Whether a name, or the last parts of one, means this module or parameter."""
+    return full == name or full.endswith(f".{name}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,8 @@ def weights_in_files(tensors: tuple[TensorInfo, ...], *, tied_embeddings: bool) 
             outputs=output_features(tensor) if linear else 0,
             all_linear=per_rank if linear else None,
             named=per_rank,
+            is_fused_experts=False,
+            also_called=(),
             is_embedding=is_embedding(tensor),
             is_head=is_output_head(tensor),
             adapters_unknown=is_expert(tensor),
@@ -113,11 +132,8 @@ def weights_of(inventory: Inventory) -> ModelWeights:
 
 def _weight(parameter: InventoryParameter) -> Weight:
     shape = parameter.shape
-    named = None
-    if parameter.kind in ("linear", "embedding", "experts") and len(shape) in (2, 3):
-        # peft gives each fused expert a rank of its own.
-        experts = shape[0] if len(shape) == 3 else 1
-        named = (experts * shape[-1], experts * shape[-2])
+    # Embeddings and the output head get no adapter here, and a router only when it is named.
+    named = (shape[-1], shape[0]) if parameter.kind == "linear" else None
     outputs = 0
     if parameter.kind == "linear":
         outputs = shape[1] if parameter.module_class == "Conv1D" else shape[0]
@@ -130,6 +146,8 @@ def _weight(parameter: InventoryParameter) -> Weight:
         outputs=outputs,
         all_linear=parameter.lora_elements,
         named=parameter.lora_elements or named,
+        is_fused_experts=parameter.kind == "experts",
+        also_called=parameter.also_called,
         is_embedding=parameter.kind == "embedding",
         is_head=parameter.kind == "head",
         adapters_unknown=False,
@@ -142,9 +160,3 @@ def _grouped(weights: Iterable[tuple[str, Weight]]) -> tuple[WeightGroup, ...]:
     for name, weight in weights:
         groups.setdefault((_INDEX.sub("*", name), weight), []).append(name)
     return tuple(WeightGroup(weight, tuple(names)) for (_, weight), names in groups.items())
-
-
-def _is_named(name: str, targets: tuple[str, ...]) -> bool:
-    # Linear layers are targeted by their module, fused experts by the parameter.
-    candidates = (name.removesuffix(".weight"), name)
-    return any(one == target or one.endswith(f".{target}") for one in candidates for target in targets)

@@ -10,7 +10,6 @@ import transformers
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer, ParamWrapper
-from peft.tuners.tuners_utils import NoMatchingPeftModuleError
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 from transformers.core_model_loading import build_glob_alternation
 from transformers.pytorch_utils import Conv1D
@@ -19,11 +18,16 @@ from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from core.errors import SftuiError
 from core.models.architecture import AutoClass
 from core.models.inventory_file import Inventory, InventoryParameter, Kind, Part, keep_inventory, library_versions
-from core.models.layers import refused_by_peft
+from core.models.targets import _FUSED, choose_targets, find_towers
+from core.spec.run_spec import RunSpec
 from core.text import safe
 
 # A parameter that is not in this dtype afterwards has one of its own: no model asks for float16 itself.
 _NEUTRAL = torch.float16
+# All that can be adapted: what a spec leaves frozen is told by its part.
+_EVERYWHERE = RunSpec.model_validate(
+    {"model_name_or_path": "any", "datasets": [{"path": "any"}], "sftui": {"train_vision": True}}
+)
 _SIXTEEN_BIT = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -60,7 +64,8 @@ def inventory_of(config: Any, auto_class: AutoClass) -> Inventory:
     found = []
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     for name, tensor in tensors:
-        owner = modules[name.rpartition(".")[0]]
+        module = name.rpartition(".")[0]
+        owner = modules[module]
         first = first_name.setdefault(id(tensor), name)
         found.append(
             InventoryParameter(
@@ -72,8 +77,9 @@ def inventory_of(config: Any, auto_class: AutoClass) -> Inventory:
                 tied_to=None if first == name else first,
                 quantizable=name in quantized,
                 lora_elements=adapted.get(name),
-                kind=_kind(owner, tensor, is_head=owner is head),
-                part=part_of(name),
+                kind=(kind := _kind(owner, tensor, is_head=owner is head)),
+                also_called=_called(name) if kind == "experts" else (),
+                part=part_of(module),
             )
         )
     return Inventory(model.config.model_type, auto_class, library_versions(), tuple(found))
@@ -93,12 +99,13 @@ def _quantized_weights(model: Any) -> set[str]:
 
 def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
     """The weights of A and B at rank 1, by the name of the weight that they adapt."""
-    refused = refused_by_peft(model.config.model_type)
-    lora = LoraConfig(r=1, target_modules="all-linear", exclude_modules=sorted(refused) or None, task_type="CAUSAL_LM")
     try:
-        get_peft_model(model, lora, low_cpu_mem_usage=True)
-    except NoMatchingPeftModuleError:
+        targets = choose_targets(model, _EVERYWHERE)
+    except SftuiError:
         return {}
+    match = targets.match if isinstance(targets.match, str) else list(targets.match)
+    config = LoraConfig(r=1, target_modules=match, target_parameters=list(targets.match_parameters) or None)
+    get_peft_model(model, config, low_cpu_mem_usage=True)
     found = {}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and "default" in module.lora_A:
@@ -108,6 +115,10 @@ def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
             sizes = (module.lora_A["default"].weight.numel(), module.lora_B["default"].weight.numel())
             found[f"{owner}.{weight}"] = sizes
     return found
+
+
+def _called(name: str) -> tuple[str, ...]:
+    return tuple(called for called, fused in _FUSED.items() if name.rpartition(".")[2] in fused)
 
 
 def _float32_names(model: Any, dtype: torch.dtype, saved: Collection[str]) -> set[str]:
@@ -134,19 +145,19 @@ def _kind(owner: torch.nn.Module, tensor: torch.Tensor, *, is_head: bool) -> Kin
 
 
 def _parts(model: Any) -> Callable[[str], Part]:
-    """Tells which part of the model a parameter belongs to, by its name."""
-    text = model.config.get_text_config()
-    prefixes: dict[str, Part] = {}
-    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-    for name, module in model.named_modules() if text is not model.config else ():
-        if any(module is end for end in ends):
-            prefixes[f"{name}."] = "text"
-        elif isinstance(module, PreTrainedModel) and type(module.config) is not type(model.config):
-            inside = next((prefixes[p] for p in prefixes if name.startswith(p)), None)
-            prefixes[f"{name}."] = inside or ("text" if type(module.config) is type(text) else "vision")
-    rest: Part = "text" if text is model.config else "projector"
+    """Tells which part of the model a module belongs to, by its name."""
+    towers = find_towers(model)
+    encoders = [
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, PreTrainedModel) and name in towers.vision
+    ]
 
     def part_of(name: str) -> Part:
-        return next((part for prefix, part in prefixes.items() if name.startswith(prefix)), rest)
+        if name in towers.audio:
+            return "audio"
+        if name not in towers.vision:
+            return "text"
+        return "vision" if f"{name}.".startswith(tuple(encoders)) else "projector"
 
     return part_of

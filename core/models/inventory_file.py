@@ -16,10 +16,10 @@ from core.models.precision import DTYPE_BYTES
 from core.paths import cache_home, write_atomically
 
 Kind = Literal["linear", "experts", "embedding", "head", "norm", "other", "buffer"]
-Part = Literal["text", "vision", "projector"]
+Part = Literal["text", "vision", "projector", "audio"]
 
 # Part of every file's name: what an older sftui wrote is never read.
-_FORMAT = 1
+_FORMAT = 2
 _PACKAGES = ("transformers", "peft", "bitsandbytes")
 _OTHER_BYTES = {"float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -41,13 +41,15 @@ class InventoryParameter:
     quantizable: bool
     """Whether bitsandbytes quantizes it."""
     lora_elements: tuple[int, int] | None
-    """Weights of the A and B that peft's "all-linear" adds at rank 1; None when it is not adapted."""
+    """Weights of the A and B that "all-linear", with the towers, adds at rank 1; None when it is not adapted."""
     kind: Kind
     part: Part
+    also_called: tuple[str, ...] = ()
+    """Last names of the targets that mean it besides its own: "up_proj" for the "gate_up_proj" of all experts."""
 
     @property
     def adaptable(self) -> bool:
-        """Whether "all-linear" adapts it."""
+        """Whether "all-linear" adapts it, where its part is trained."""
         return self.lora_elements is not None
 
     @property
@@ -81,7 +83,7 @@ class Inventory:
         """A JSON object that `from_json` reads."""
         rows = [
             [p.name, p.shape, p.fixed_dtype, p.float32_in, p.module_class, p.tied_to, p.quantizable, p.lora_elements,
-             p.kind, p.part]
+             p.kind, p.part, p.also_called]
             for p in self.parameters
         ]  # fmt: skip
         return {
@@ -106,7 +108,7 @@ class Inventory:
 
 def _parameter(
     name: str, shape: list[int], fixed: str | None, float32_in: list[str], module_class: str, tied_to: str | None,
-    quantizable: bool, lora: list[int] | None, kind: Kind, part: Part,
+    quantizable: bool, lora: list[int] | None, kind: Kind, part: Part, also_called: list[str],
 ) -> InventoryParameter:  # fmt: skip
     known = (fixed is None or fixed in DTYPE_BYTES or fixed in _OTHER_BYTES) and kind in get_args(Kind)
     if not known or part not in get_args(Part) or not isinstance(name, str):
@@ -114,8 +116,9 @@ def _parameter(
     sizes = tuple(int(size) for size in shape)
     per_rank = None if lora is None else (int(lora[0]), int(lora[1]))
     return InventoryParameter(
-        name, sizes, fixed, tuple(float32_in), str(module_class), tied_to, bool(quantizable), per_rank, kind, part
-    )
+        name, sizes, fixed, tuple(float32_in), str(module_class), tied_to, bool(quantizable), per_rank, kind, part,
+        tuple(also_called),
+    )  # fmt: skip
 
 
 @functools.cache
