@@ -45,7 +45,7 @@ def test_a_run_started_by_keys_finishes_though_the_app_is_killed_and_is_shown_ag
     with Terminal("tui_app", "attach", folder.id) as terminal:
         terminal.wait_for("training")
         terminal.wait_until(lambda: folder.read_state().outcome is not None, "the end of the run")
-        terminal.wait_for("finished")
+        terminal.wait_for("Finished")
         terminal.type("q")
         assert terminal.wait() == 0
     assert isinstance(folder.read_state().outcome, events.RunFinished)
