@@ -1,11 +1,15 @@
 """Starting a runner on a run's folder: a fresh process, or a warm one that has its libraries loaded already."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from core import paths
 from core.devices.choose import ChosenDevice, choose_device, cuda_environment
@@ -28,6 +32,9 @@ RUNNER_ENVIRONMENT = {
 # use too; sleeping ones cost nothing on one that nobody else uses.
 RUNNER_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
+ANSWER_SECONDS = 120.0
+"""How long a question may take; a busy machine imports for half a minute before the first answer."""
+
 
 def start_run(folder: RunFolder) -> "subprocess.Popen[bytes]":
     """Start a runner process and return at once. It has its own session and nothing of the terminal."""
@@ -37,12 +44,18 @@ def start_run(folder: RunFolder) -> "subprocess.Popen[bytes]":
 
 
 class WarmRunner:
-    """A process that imports torch and its kin in the background, and becomes the runner of the next run."""
+    """A process that imports torch and its kin in the background, answers questions that need them, and becomes the
+    runner of the next run.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", device: ChosenDevice | None) -> None:
         self._process = process
         self._device = device
         self._has_run = False
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Future[dict[str, Any]]] = {}
+        self._asked = 0
+        threading.Thread(target=self._take_answers, name="sftui-warm-answers", daemon=True).start()
 
     @classmethod
     def start(cls) -> "WarmRunner":
@@ -51,37 +64,105 @@ class WarmRunner:
         log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         device = _device("auto")
         with _append(log_folder / "warm.log") as log:
-            return cls(_spawn("core.training.warm", [], device, stdin=subprocess.PIPE, output=log), device)
+            pipe = subprocess.PIPE
+            return cls(_spawn("core.training.warm", [], device, stdin=pipe, output=pipe, errors=log), device)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a run or a question."""
+        return not self._has_run and self._process.poll() is None
 
     def run(self, folder: RunFolder) -> bool:
         """Hand a run over; False if the process is gone, has a run already, or cannot see the run's GPU."""
-        if self._has_run or self._process.poll() is not None or self._process.stdin is None:
-            return False
-        if not self._sees(_wish(folder)):
+        if not self.is_idle or not self._sees(_wish(folder)):
             return False
         try:
-            self._process.stdin.write(json.dumps({"run": str(folder.path)}).encode() + b"\n")
-            self._process.stdin.close()
-        except OSError:
+            with self._lock:
+                self._write({"run": str(folder.path)})
+                self._input.close()
+        except (OSError, ValueError):
             return False
         self._has_run = True
+        self._fail_all()
         return True
+
+    def ask(self, question: Mapping[str, Any], timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """The answer to a question; blocks, so for a background thread.
+
+        Raises SftuiError if the question cannot be answered, the process has ended or has a run, or after `timeout`
+        seconds.
+        """
+        if not self.is_idle:
+            raise _no_answer()
+        future: Future[dict[str, Any]] = Future()
+        with self._lock:
+            self._asked += 1
+            number = self._asked
+            self._waiting[number] = future
+            try:
+                self._write({**question, "id": number})
+            except (OSError, ValueError) as error:
+                del self._waiting[number]
+                raise _no_answer() from error
+        if not self.is_idle:
+            # It may have ended before the question was in the list of those that then fail.
+            self._fail_all()
+        try:
+            return future.result(timeout)
+        except TimeoutError as error:
+            self._waiting.pop(number, None)
+            message = f"There was no answer within {timeout:.0f} seconds."
+            raise SftuiError("The warm runner is busy", message, "Ask again later.") from error
 
     def close(self) -> None:
         """Let an idle process end; one that has a run goes on."""
-        if not self._has_run and self._process.stdin is not None:
-            try:
-                self._process.stdin.close()
-            except OSError:
-                return
+        if not self._has_run:
+            with contextlib.suppress(OSError):
+                self._input.close()
 
     def wait(self, timeout: float | None = None) -> int:
         """The process' exit status, when it has ended. Raises subprocess.TimeoutExpired."""
         return self._process.wait(timeout)
 
+    @property
+    def _input(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._input.write(json.dumps(line).encode() + b"\n")
+        self._input.flush()
+
+    def _take_answers(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as answers:
+            for line in answers:
+                if not line.endswith(b"\n"):
+                    # The process died while it answered.
+                    break
+                told = json.loads(line)
+                future = self._waiting.pop(told["id"], None)
+                if future is None:
+                    continue
+                if "answer" in told:
+                    future.set_result(told["answer"])
+                else:
+                    future.set_exception(SftuiError(**told["error"]))
+        self._fail_all()
+
+    def _fail_all(self) -> None:
+        while self._waiting:
+            with contextlib.suppress(KeyError):
+                self._waiting.popitem()[1].set_exception(_no_answer())
+
     def _sees(self, wish: str) -> bool:
         gpu = self._device.gpu if self._device else None
         return wish in ("auto", "cpu") or (gpu is not None and wish in (str(gpu.index), gpu.uuid))
+
+
+def _no_answer() -> SftuiError:
+    log = paths.state_home() / "warm.log"
+    return SftuiError("Nobody can answer now", f"The warm runner has a run, or has ended (see {log}).", "Try again.")
 
 
 def _wish(folder: RunFolder) -> str:
@@ -104,7 +185,13 @@ def _device(wish: str) -> ChosenDevice | None:
 
 
 def _spawn(
-    module: str, arguments: list[str], device: ChosenDevice | None, *, stdin: int, output: IO[bytes]
+    module: str,
+    arguments: list[str],
+    device: ChosenDevice | None,
+    *,
+    stdin: int,
+    output: int | IO[bytes],
+    errors: IO[bytes] | None = None,
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -112,7 +199,7 @@ def _spawn(
         start_new_session=True,
         stdin=stdin,
         stdout=output,
-        stderr=output,
+        stderr=errors if errors is not None else output,
     )
 
 

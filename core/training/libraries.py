@@ -1,10 +1,12 @@
 """Importing torch and its kin, without letting any of them fetch code."""
 
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def import_libraries() -> None:
@@ -13,6 +15,17 @@ def import_libraries() -> None:
         if "bitsandbytes" not in sys.modules:
             _import_bitsandbytes()
         import core.training.pipeline  # noqa: F401
+
+
+@contextlib.contextmanager
+def libraries_to_oneself() -> Iterator[None]:
+    """Import everything, and hold off all others that import it, a training worker among them.
+
+    Building a model changes torch's default dtype, which is one for all threads.
+    """
+    with _lock:
+        import_libraries()
+        yield
 
 
 def _import_bitsandbytes() -> None:
