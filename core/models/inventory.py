@@ -18,7 +18,8 @@ from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from core.errors import SftuiError
 from core.models.architecture import AutoClass
 from core.models.inventory_file import Inventory, InventoryParameter, Kind, Part, keep_inventory, library_versions
-from core.models.targets import _FUSED, choose_targets, find_towers
+from core.models.targets import FUSED_NAMES, choose_targets
+from core.models.towers import find_towers
 from core.spec.run_spec import RunSpec
 from core.text import safe
 
@@ -118,7 +119,7 @@ def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
 
 
 def _called(name: str) -> tuple[str, ...]:
-    return tuple(called for called, fused in _FUSED.items() if name.rpartition(".")[2] in fused)
+    return tuple(called for called, fused in FUSED_NAMES.items() if name.rpartition(".")[2] in fused)
 
 
 def _float32_names(model: Any, dtype: torch.dtype, saved: Collection[str]) -> set[str]:

@@ -6,11 +6,12 @@ rows), vision and audio towers with their projectors, and layers through which n
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from bitsandbytes.nn import Params4bit
 from peft.utils.transformers_weight_conversion import (
     _MODEL_TO_CONVERSION_PATTERN,
     _MOE_TARGET_MODULE_MAPPING,
@@ -21,18 +22,16 @@ from transformers.pytorch_utils import Conv1D
 
 from core.errors import SftuiError
 from core.models.layers import refused_by_peft
+from core.models.towers import find_towers, output_head, within
 from core.spec.run_spec import RunSpec
 
-_HEAD = re.compile(r"(^|\.)(lm_head|lm_heads|lm_loss|embed_out|output_projection|cls|generation_head)(\.|$)")
 _ROUTER = re.compile(r"(^|\.)(gate|shared_expert_gate|[a-z_]*router[a-z_]*)(\.|$)")
 # The choice of what a sparse attention looks at is made without a gradient, and so is BLT's cutting into patches.
 _WITHOUT_GRADIENT = re.compile(r"(^|\.)(indexer|patcher|generation_aligner)(\.|$)")
-_AUDIO = re.compile(r"(^|\.)[a-z0-9_]*(audio|speech)[a-z0-9_]*(\.|$)")
-_VISION = re.compile(r"(^|\.)[a-z0-9_]*(vision|visual|image|perceiver|multi_modal_projector)[a-z0-9_]*(\.|$)")
 # Fused kernels of Mamba layers, and of Bamba's and Jamba's, read these weights themselves, past any adapter.
 _READ_BY_KERNELS = frozenset({"out_proj", "x_proj", "dt_proj"})
 # What one expert's matrices are called, and the fused parameters that hold them for all experts.
-_FUSED = {
+FUSED_NAMES = {
     "gate_proj": ("gate_up_proj",),
     "up_proj": ("gate_up_proj", "up_proj"),
     "w1": ("gate_up_proj",),
@@ -57,49 +56,6 @@ class Targets:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Towers:
-    """The parts of a model that do not read text."""
-
-    vision: frozenset[str]
-    """Modules of the vision tower and of what projects into the language model."""
-    audio: frozenset[str]
-
-
-def find_towers(model: Any) -> Towers:
-    """Tell the language model from the towers beside it, by transformers' own accessor and by names within it."""
-    decoder, embeddings = model.get_decoder(), model.get_input_embeddings()
-    names = [name for name, _ in model.named_modules() if name]
-    outside: set[str] = set()
-    if decoder is not model and any(module is embeddings for module in decoder.modules()):
-        inside = next(name for name, module in model.named_modules() if module is decoder)
-        ways = {inside.rsplit(".", depth)[0] for depth in range(inside.count(".") + 1)}
-        head = output_head(model)
-        outside = {n for n in names if not _within(n, {inside, *head}) and n not in ways}
-        if decoder is model.base_model:
-            outside = set()
-    # A causal model's own layers never have such a name.
-    named = {name for name in names if _VISION.search(name) or _AUDIO.search(name)}
-    audio = {name for name in outside | named if _AUDIO.search(name)}
-    return Towers(frozenset((outside | named) - audio), frozenset(audio))
-
-
-def output_head(model: Any) -> frozenset[str]:
-    """Names of the modules between the last hidden state and the logits, each of which stands for all within it."""
-    names = {name for name, _ in model.named_modules() if _HEAD.search(name)}
-    head = model.get_output_embeddings()
-    at = next((name for name, module in model.named_modules() if head is not None and module is head), None)
-    if at is None:
-        return frozenset(names)
-    embeddings = model.get_input_embeddings()
-    parts = at.split(".")
-    for depth in range(1, len(parts) + 1):
-        above = model.get_submodule(".".join(parts[:depth]))
-        if above is head or not any(module is embeddings for module in above.modules()):
-            return frozenset(names | {".".join(parts[:depth])})
-    return frozenset(names)
-
-
 def choose_targets(model: Any, spec: RunSpec) -> Targets:
     """What gets an adapter under this spec; works on the meta device too.
 
@@ -118,7 +74,7 @@ def choose_targets(model: Any, spec: RunSpec) -> Targets:
         modules, parameters = _named(model, wanted, able, experts)
         _refuse_unfit_experts(parameters, spec)
     if spec.lora_target_parameters:
-        parameters = sorted({*parameters, *_named_parameters(model, spec.lora_target_parameters)})
+        parameters = sorted({*parameters, *_named_parameters(model, spec.lora_target_parameters, modules)})
         _refuse_unfit_experts(parameters, spec)
     modules, note = _without_claimed(model, modules)
     notes += note
@@ -143,7 +99,7 @@ def _adaptable(model: Any, spec: RunSpec) -> tuple[list[str], list[str]]:
     frozen = towers.audio if spec.sftui.train_vision else towers.audio | towers.vision
     kernels, found, kept = _read_by_kernels(model), [], set()
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D) or _within(name, head):
+        if not isinstance(module, nn.Linear | Conv1D) or within(name, head):
             continue
         if name in frozen:
             kept.add("vision tower and projector" if name in towers.vision else "audio tower")
@@ -178,9 +134,10 @@ def _fused_experts(model: Any, spec: RunSpec) -> list[str]:
     return [
         f"{name}.{parameter}"
         for name, module in model.named_modules()
-        if type(module).__name__.endswith("Experts") and name not in frozen
+        if "Expert" in type(module).__name__ and name not in frozen
         for parameter, value in module.named_parameters(recurse=False)
-        if value.ndim == 3 and value.dtype.is_floating_point
+        # DBRX stacks its experts into two dimensions.
+        if value.ndim >= 2 and value.dtype.is_floating_point and not parameter.endswith("bias")
     ]
 
 
@@ -220,7 +177,7 @@ def _named(
             for other, module in there.items()
             if isinstance(module, nn.Linear) and _is_called(other, name) and _ROUTER.search(other)
         ]
-        fused = [other for other in experts if other.rpartition(".")[2] in _FUSED.get(name.rpartition(".")[2], ())]
+        fused = [other for other in experts if other.rpartition(".")[2] in FUSED_NAMES.get(name.rpartition(".")[2], ())]
         fused += [other for other in experts if _is_called(other, name)]
         if fitting or fused:
             modules |= dict.fromkeys(fitting)
@@ -228,37 +185,45 @@ def _named(
             parameters |= dict.fromkeys(fused)
             continue
         same = [other for other in there if _is_called(other, name)]
-        if same and all(_within(other, head) for other in same):
+        if same and all(within(other, head) for other in same):
             message = f"{name} belongs to the output head, which TRL's fused loss computes past any adapter."
             raise SftuiError("The output head gets no adapter", message, "Train it whole: lora_modules_to_save.")
         if same:
             message = f"{name} is in the model, but no layer that an adapter can be put on here."
         else:
             message = f"lora_target_modules names {name}, and the model has no such module."
-        raise SftuiError("No module to adapt", message, _instead(name, able))
+        raise SftuiError("No module to adapt", message, f"{_instead(name, able)} all-linear takes them all.")
     return list(modules), list(parameters)
 
 
-def _named_parameters(model: Any, wanted: Sequence[str]) -> list[str]:
-    there = {name: value for name, value in model.named_parameters() if value.ndim in (2, 3)}
+def _named_parameters(model: Any, wanted: Sequence[str], modules: Sequence[str]) -> list[str]:
+    there = [
+        name
+        for name, value in model.named_parameters()
+        if value.ndim in (2, 3) and value.dtype.is_floating_point and not isinstance(value, Params4bit)
+    ]
     found: list[str] = []
     for name in wanted:
         fitting = [other for other in there if _is_called(other, name)]
         if not fitting:
             raise SftuiError(
                 "No weight to adapt",
-                f"lora_target_parameters names {name}, and the model has no matrix of that name.",
-                _instead(name, list(there)),
+                f"lora_target_parameters names {name}, and the model has no such matrix in full precision.",
+                _instead(name, there, parts=2),
             )
+        twice = [other for other in fitting if other.rpartition(".")[0] in modules]
+        if twice:
+            message = f"lora_target_parameters names {name}, whose layer gets an adapter as a whole already."
+            raise SftuiError("A weight would be adapted twice", message, "Leave it out of one of the two lists.")
         found += fitting
     return found
 
 
-def _instead(name: str, there: Sequence[str]) -> str:
-    leaves = sorted({other.rsplit(".", 1)[-1] for other in there})
-    near = get_close_matches(name.rsplit(".", 1)[-1], leaves, n=3)
+def _instead(name: str, there: Sequence[str], parts: int = 1) -> str:
+    ends = sorted({".".join(other.split(".")[-parts:]) for other in there})
+    near = get_close_matches(".".join(name.split(".")[-parts:]), ends, n=3)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Use all-linear, or some of: {', '.join(leaves[:20])}."
+    return f"{hint}The model has: {', '.join(ends[:20])}."
 
 
 def claimed_by_peft(model_type: str) -> Mapping[str, str]:
@@ -303,13 +268,3 @@ def _short_parameters(model: Any, parameters: Sequence[str]) -> tuple[str, ...]:
 
 def _is_called(full: str, name: str) -> bool:
     return full == name or full.endswith(f".{name}")
-
-
-def _within(name: str, above: Collection[str]) -> bool:
-    return any(part in above for part in _upwards(name))
-
-
-def _upwards(name: str) -> Iterator[str]:
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
