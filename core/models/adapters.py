@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Int8Params, Params4bit
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from transformers.pytorch_utils import Conv1D
 
@@ -19,7 +19,14 @@ from core.spec.run_spec import RunSpec
 
 Tell = Callable[[Choice], object]
 # How PEFT calls the ways to start that it computes by itself while it attaches.
-_INIT = {"default": True, "gaussian": "gaussian", "pissa": "pissa_niter_16", "olora": "olora", "loftq": True}
+_INIT = {
+    "default": True,
+    "gaussian": "gaussian",
+    "pissa": "pissa_niter_16",
+    "olora": "olora",
+    "loftq": True,
+    "eva": "eva",
+}
 
 
 def _tell_nobody(choice: Choice) -> None:
@@ -50,6 +57,8 @@ def attach_adapters(model: Any, spec: RunSpec, tell: Tell = _tell_nobody) -> Any
         use_rslora=spec.use_rslora,
         use_dora=spec.use_dora,
         init_lora_weights=_INIT[spec.sftui.init_lora_weights],
+        # Every layer keeps the rank that the memory was planned with.
+        eva_config=EvaConfig(rho=1.0) if spec.sftui.init_lora_weights == "eva" else None,
         fan_in_fan_out=_are_transposed(model, targets),
         bias="none",
         task_type="CAUSAL_LM",

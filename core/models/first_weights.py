@@ -1,4 +1,6 @@
-"""What adapters start from, where it takes more than a random matrix: LoftQ, and PiSSA and OLoRA written plain.
+"""What adapters start from, where it takes more than a random matrix: EVA, LoftQ, and PiSSA and OLoRA written plain.
+
+EVA: the directions in which the layers' inputs vary over the training rows (arXiv 2410.07170), of one rank for all.
 
 LoftQ: the product of the adapter's matrices makes up for what quantization lost (arXiv 2310.08659, one iteration).
 PiSSA (arXiv 2404.02948) and OLoRA (arXiv 2406.01775) move a part of the base's weights into the adapters. What they
@@ -6,13 +8,15 @@ leave would fit the changed base alone, so the result is written as the differen
 twice the rank that fits the base as its files have it.
 """
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from peft import initialize_lora_eva_weights
 from peft.tuners.lora import Linear4bit
 from peft.tuners.lora.layer import LoraLayer
 from safetensors import safe_open
@@ -20,6 +24,9 @@ from safetensors.torch import load_file, save_file
 
 from core.errors import SftuiError
 from core.spec.run_spec import RunSpec
+
+# PEFT asks for batches until the directions stand still, however long that takes.
+_MOST_BATCHES = 500
 
 FirstWeights = Mapping[str, torch.Tensor]
 """By the names that the adapter's file has; empty where the base is as its files have it."""
@@ -94,6 +101,31 @@ def start_with_loftq(adapted: Any) -> float:
             before += float(s.square().sum())
             after += float(s[rank:].square().sum())
     return 1 - (after / before) ** 0.5 if before else 0.0
+
+
+def start_with_eva(adapted: Any, batches: Any, check: Callable[[], None]) -> None:
+    """Set the adapters to what the inputs of their layers have most of; `check` is called for each batch.
+
+    Raises SftuiError if the batches do not tell.
+    """
+    takes = inspect.signature(adapted.get_base_model().forward).parameters
+    # Neither the loss nor the logits are needed, and they are the largest tensors there are.
+    fewer = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+    seen = 0
+
+    def run(model: Any, batch: Mapping[str, Any]) -> None:
+        nonlocal seen
+        check()
+        seen += 1
+        if seen > _MOST_BATCHES:
+            raise SftuiError(
+                "EVA finds no start for the adapters",
+                f"After {_MOST_BATCHES} batches the directions of the layers' inputs still change.",
+                "Use larger batches, a lower rank, or leave sftui.init_lora_weights at default.",
+            )
+        model(**{name: value for name, value in batch.items() if name in takes and name != "labels"}, **fewer)
+
+    initialize_lora_eva_weights(adapted, batches, forward_fn=run, show_progress_bar=False)
 
 
 def _files_of_tensors(folder: Path) -> dict[str, Path]:

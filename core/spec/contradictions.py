@@ -77,13 +77,7 @@ def _in_adapters(spec: RunSpec) -> list[Problem]:
                 "Leave it out.",
             )
     first = spec.sftui.init_lora_weights
-    if first == "eva":
-        error(
-            "sftui.init_lora_weights",
-            "is eva, which runs the training rows through the model before there are adapters: sftui does not.",
-            "Choose pissa, or leave it at default.",
-        )
-    elif first in ("pissa", "olora") and spec.quantization != "none":
+    if first in ("pissa", "olora") and spec.quantization != "none":
         error(
             "sftui.init_lora_weights",
             f"is {first}, which moves a part of the weights into the adapters: it needs them unquantized.",

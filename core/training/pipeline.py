@@ -116,10 +116,13 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
     trainer = make_trainer(model, tokenizer, data, arguments, callbacks)
     control.check()
 
-    if request.dtype == "float16":
-        adapters.keep_trained_weights_in_float32(model)
     # A run that was stopped or killed goes on from its last whole checkpoint; a new one has none.
     checkpoint = newest_checkpoint(run.folder)
+    if spec.use_peft and spec.sftui.init_lora_weights == "eva" and checkpoint is None:
+        emit(events.PhaseStarted("adapting", "looking in the rows for what the adapters start from"))
+        first_weights.start_with_eva(model, trainer.get_train_dataloader(), control.check)
+    if request.dtype == "float16":
+        adapters.keep_trained_weights_in_float32(model)
     emit(events.PhaseStarted("training", f"from {checkpoint.name}" if checkpoint else ""))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     step = trainer.state.global_step

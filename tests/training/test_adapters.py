@@ -65,10 +65,13 @@ def loss_with(model: Path, adapter: Path | None) -> float:
         {"use_rslora": True, **starting("pissa")},
         starting("olora"),
         {**NF4, **starting("loftq")},
+        starting("eva"),
+        {**NF4, "packing": True, **starting("eva")},
         {"lora_modules_to_save": ["embed_tokens"]},
         {"lora_target_modules": ["q_proj", "down_proj"]},
     ],
-    ids=["lora", "rslora", "dora", "dora-nf4", "gaussian", "pissa", "pissa-rslora", "olora", "loftq", "embeddings",
+    ids=["lora", "rslora", "dora", "dora-nf4", "gaussian", "pissa", "pissa-rslora", "olora", "loftq", "eva", "eva-nf4",
+         "embeddings",
          "two"],
 )  # fmt: skip
 def test_each_kind_trains_and_loads_again(tiny_model: Path, rows: Path, changes: dict[str, Any]) -> None:
@@ -130,6 +133,18 @@ def test_loftq_makes_up_for_a_part_of_what_four_bits_lose(tiny_model: Path, rows
                 module.p = 0.0
         nearer = started(tokens).logits
     assert (nearer - exact).norm() < 0.9 * (lossy - exact).norm()
+
+
+def test_eva_starts_from_what_the_rows_have_most_of(tiny_model: Path, rows: Path) -> None:
+    folder = make_run(tiny_model, rows, **PLAIN, learning_rate=1e-9, **starting("eva"))
+
+    told = train(folder)
+
+    assert only(told, events.RunFinished).step == 2
+    for name, tensor in tensors(folder).items():
+        if ".lora_A." in name:
+            # Singular vectors; a random start has none of unit length.
+            assert (tensor @ tensor.T).diagonal().tolist() == pytest.approx([1.0] * 4, abs=1e-4), name
 
 
 def test_the_output_head_and_the_embeddings_are_trained_whole(rows: Path, tmp_path: Path) -> None:
@@ -262,11 +277,12 @@ def test_an_adapter_that_does_not_fit_is_refused_in_words(
     assert failed.hint
 
 
-def test_a_resumed_start_from_the_bases_weights_ends_where_an_unbroken_one_does(rows: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["pissa", "eva"])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(rows: Path, tmp_path: Path, how: str) -> None:
     from core.training.control import RunControl
 
     model = build_tiny_model(tmp_path / "model")
-    changes = {**PLAIN, "max_steps": 4, **starting("pissa")}
+    changes = {**PLAIN, "max_steps": 4, **starting(how)}
     whole = make_run(model, rows, **changes)
     train(whole)
 

@@ -158,7 +158,7 @@ def test_what_trl_sft_writes_by_default_is_let_through_and_the_rest_of_it_refuse
         ({"sftui": {"sample_rows": 2}}, "sftui.sample_rows"),
         ({"use_peft": True, "lora_target_modules": []}, "lora_target_modules"),
         ({"use_peft": True, "lora_target_modules": ["q_proj", "lm_head"]}, "lora_target_modules"),
-        ({"use_peft": True, "sftui": {"init_lora_weights": "eva"}}, "sftui.init_lora_weights"),
+        ({"use_peft": True, "use_dora": True, "sftui": {"init_lora_weights": "eva"}}, "use_dora"),
         (
             {"use_peft": True, "load_in_4bit": True, "sftui": {"init_lora_weights": "pissa"}},
             "sftui.init_lora_weights",
