@@ -100,7 +100,10 @@ def test_a_start_in_the_bases_weights_is_written_for_the_base_as_it_is(tiny_mode
 
     config = json.loads((folder.adapter / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 64, True)
-    # Nothing but the two steps is in it: at the first loss, model and base are the same.
+    resting = make_run(tiny_model, rows, **PLAIN, learning_rate=1e-9, **starting(how))
+    train(resting)
+    assert loss_with(tiny_model, resting.adapter) == pytest.approx(loss_with(tiny_model, None), abs=1e-5)
+    # At the first loss, model and base are the same.
     plain = train(make_run(tiny_model, rows, **PLAIN))
     first = [next(event for event in run if isinstance(event, events.StepCompleted)).loss for run in (told, plain)]
     assert first[0] == pytest.approx(first[1], abs=1e-4)
@@ -108,6 +111,23 @@ def test_a_start_in_the_bases_weights_is_written_for_the_base_as_it_is(tiny_mode
     assert (base.who, tuned.who) == ("base", "tuned")
     untouched = train(make_run(tiny_model, rows, **PLAIN, sftui={**answering, "init_lora_weights": "default"}))
     assert base.answers == next(event for event in untouched if isinstance(event, events.SamplesAnswered)).answers
+
+
+def test_pissa_finds_the_same_start_whatever_was_drawn_before(tiny_model: Path, rows: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from core.models.adapters import attach_adapters
+    from core.models.first_weights import first_weights
+    from core.spec.yaml_file import read_spec
+
+    spec = read_spec(make_run(tiny_model, rows, **starting("pissa")).spec_file)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(first_weights(attach_adapters(AutoModelForCausalLM.from_pretrained(tiny_model), spec), spec))
+    assert len(found[0]) == 28
+    assert all(found[0][name].equal(found[1][name]) for name in found[0])
 
 
 def test_loftq_makes_up_for_a_part_of_what_four_bits_lose(tiny_model: Path, rows: Path) -> None:
