@@ -40,6 +40,7 @@ class ReviewScreen(SetupScreen):
         super().__init__()
         self._shows_yaml = False
         self._held_out_problem: Problem | None = None
+        self._starts_when_read = False
 
     def compose_step(self) -> ComposeResult:
         """The problems, the summary or the YAML, and the button."""
@@ -68,6 +69,9 @@ class ReviewScreen(SetupScreen):
         refusal = self._refusal(draft)
         self.query_one("#start", Button).disabled = bool(refusal)
         self.query_one("#why", Static).update(refusal or self._prospect(draft))
+        if self._starts_when_read and not self._is_reading(draft):
+            self._starts_when_read = False
+            self.action_start()
 
     def action_yaml(self) -> None:
         """Show the YAML, or the summary again."""
@@ -80,7 +84,10 @@ class ReviewScreen(SetupScreen):
         """Start the run, or say why not."""
         draft = self.draft
         refusal = self._refusal(draft)
-        if refusal or draft.spec is None:
+        self._starts_when_read = self._is_reading(draft) and draft.spec is not None and not draft.errors
+        if self._starts_when_read:
+            self.notify("Starts as soon as the model and the data are read.", markup=False)
+        elif refusal or draft.spec is None:
             self.notify(refusal, title="Not started", severity="error", markup=False)
             self.query_one("#summary").scroll_home(animate=False)
         else:
@@ -99,9 +106,12 @@ class ReviewScreen(SetupScreen):
             return f"Cannot start: {count} {stand} in the way, see above."
         if draft.spec is None:
             return "Cannot start: choose a model (1) and data (2) first."
-        if draft.needs_model or draft.needs_data:
+        if self._is_reading(draft):
             return "Still reading the model and the data."
         return ""
+
+    def _is_reading(self, draft: Draft) -> bool:
+        return draft.needs_model or draft.needs_data
 
     def _prospect(self, draft: Draft) -> str:
         if draft.plan is None:
