@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
-    from core.memory.plan import Plan
+    from core.memory.plan import ModelFacts, Plan
     from core.runs.folder import RunFolder
     from core.runs.launch import WarmRunner
     from core.spec.run_spec import RunSpec
@@ -100,6 +100,8 @@ class SftuiApp(App[int]):
         self._run = run
         self._wants_warm = warm
         self._warm: WarmRunner | None = None
+        self._keeps_warm = False
+        self._warming = False
         self._starting = False
         self._planned_for: tuple[GpuReading, HostSnapshot] | None = None
         self._machine_watch = MachineWatch(self)
@@ -135,17 +137,22 @@ class SftuiApp(App[int]):
         if not self.is_headless:
             self.set_interval(TERMINAL_CHECK_SECONDS, self._leave_without_terminal)
         self._machine_watch.start()
-        if self._wants_warm:
+        self._keeps_warm = self._wants_warm
+        self._keep_warm()
+
+    def _keep_warm(self) -> None:
+        ready = self._warm is not None and self._warm.is_idle
+        if self._keeps_warm and not ready and not self._warming:
+            self._warming = True
             self._start_warm()
 
     @work(group="warm")
     async def _start_warm(self) -> None:
-        def start() -> WarmRunner:
-            from core.runs.launch import WarmRunner
-
-            return WarmRunner.start()
-
-        self._warm = await in_thread(start)
+        try:
+            self._warm = await in_thread(starting.start_warm)
+        finally:
+            self._warming = False
+        self._ask_for_inventory()
 
     def _leave_on_signal(self, number: signal.Signals) -> None:
         leave_for_certain(128 + number)
@@ -160,6 +167,8 @@ class SftuiApp(App[int]):
     def action_step(self, step: str) -> None:
         """Go to a step of the set-up."""
         self._ensure_draft()
+        # A run may have taken the warm runner there was.
+        self._keep_warm()
         if len(self.screen_stack) > 1:
             self.switch_screen(step)
         else:
@@ -240,6 +249,23 @@ class SftuiApp(App[int]):
         """Take over what was read, unless another model is named by now."""
         if self.draft is not None and message.key == self.draft.model_key:
             self.draft = self.draft.with_model(message.model, message.problem)
+            self._ask_for_inventory()
+
+    def _ask_for_inventory(self) -> None:
+        model = self.draft.model if self.draft is not None else None
+        if model is not None and model.wants_inventory and self._warm is not None:
+            self._build_inventory(model, self._warm)
+
+    @work(group="inventory", exclusive=True)
+    async def _build_inventory(self, model: ModelFacts, warm: WarmRunner) -> None:
+        built = await in_thread(partial(reading.build_inventory, model, warm))
+        if built is not None:
+            self.post_message(messages.ModelBuilt(model, built))
+
+    def on_model_built(self, message: messages.ModelBuilt) -> None:
+        """Take over what was built, unless the model was read again or is another one by now."""
+        if self.draft is not None and self.draft.model is message.before:
+            self.draft = self.draft.with_model(message.after)
 
     def on_model_changed(self, message: messages.ModelChanged) -> None:
         """Read the model again if it is the draft's."""
@@ -319,7 +345,7 @@ class SftuiApp(App[int]):
         except (SftuiError, OSError) as error:
             self.show_error(error)
         else:
-            if warm is not None:
+            if self._warm is warm:
                 self._warm = None
             self.action_home()
             self.open_monitor(folder)

@@ -49,6 +49,15 @@ class ModelRead(Message):
         self.problem = problem
 
 
+class ModelBuilt(Message):
+    """What was read of a model (`before`) is known more exactly now (`after`)."""
+
+    def __init__(self, before: ModelFacts, after: ModelFacts) -> None:
+        super().__init__()
+        self.before = before
+        self.after = after
+
+
 class DataRead(Message):
     """The app has read the files that the draft names (`key` is Draft.data_key at that time), or could not."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.errors import SftuiError
 from tui_app.messages import DataRead, ModelRead
 
 if TYPE_CHECKING:
+    from core.memory.plan import ModelFacts
     from core.models.architecture import Preference
+    from core.runs.launch import WarmRunner
     from tui_app.draft import Draft
 
 
@@ -22,6 +25,20 @@ def read_model(draft: Draft) -> ModelRead:
         return ModelRead(draft.model_key, plan.read_model(name, revision, prefer))
     except SftuiError as error:
         return ModelRead(draft.model_key, None, error)
+
+
+def build_inventory(model: ModelFacts, warm: WarmRunner) -> ModelFacts | None:
+    """The model with its exact modules, or with why they cannot be built; None if nobody can tell now."""
+    from core.models.inventory_file import Inventory
+    from core.runs.launch import NoAnswerError
+
+    question = {"ask": "inventory", "folder": str(model.folder), "auto_class": model.architecture.auto_class}
+    try:
+        return replace(model, inventory=Inventory.from_json(warm.ask(question)))
+    except NoAnswerError:
+        return None
+    except SftuiError as error:
+        return replace(model, unbuilt=error)
 
 
 def read_data(draft: Draft) -> DataRead:

@@ -1,4 +1,4 @@
-"""Starts a run: its folder, then the runner that is warm, or a cold one; for a background thread."""
+"""Starts a run: its folder, then the runner that is warm, or a cold one; all of it for a background thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     from core.runs.folder import RunFolder
     from core.runs.launch import WarmRunner
     from core.spec.run_spec import RunSpec
+
+
+def start_warm() -> WarmRunner | None:
+    """A warm runner for the next run; None while a run needs the CPU."""
+    from core.runs import launch
+
+    return None if launch.trains_on_cpu() else launch.WarmRunner.start()
 
 
 def start(spec: RunSpec, plan: Plan | None, warm: WarmRunner | None) -> RunFolder:

@@ -47,6 +47,14 @@ class ModelFacts:
     tensors: tuple[TensorInfo, ...]
     inventory: Inventory | None = None
     """Its exact modules; None while nobody has built them."""
+    unbuilt: SftuiError | None = None
+    """Why its modules cannot be built."""
+
+    @property
+    def wants_inventory(self) -> bool:
+        """Whether planning would be more exact with an inventory that may be built."""
+        known = self.inventory is not None or self.unbuilt is not None
+        return not known and self.architecture.stored_quantization is None and self.architecture.remote_code is None
 
     @functools.cached_property
     def weights(self) -> ModelWeights:
@@ -264,6 +272,9 @@ def _wrong_rows(field: str, data: DataFacts) -> Problem:
 
 def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:
     found = [Problem("model_name_or_path", "warning", text, "") for text in model.architecture.problems]
+    if model.unbuilt is not None:
+        message = f"{model.unbuilt.title}: {model.unbuilt.message}"
+        found.append(Problem("model_name_or_path", "warning", message, model.unbuilt.hint))
     found += stored_problems(spec, model.architecture)
     if spec.assistant_only_loss and not model.architecture.chat_template:
         message = "needs a chat template, and the model has none."

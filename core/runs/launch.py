@@ -15,7 +15,7 @@ from core import paths
 from core.devices.choose import ChosenDevice, choose_device, cuda_environment
 from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
-from core.runs.folder import RunFolder
+from core.runs.folder import RunFolder, all_runs
 
 RUNNER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -41,6 +41,10 @@ def start_run(folder: RunFolder) -> "subprocess.Popen[bytes]":
     device = _device(_wish(folder))
     with _append(folder.log_file) as log:
         return _spawn("core.training.runner", [str(folder.path)], device, stdin=subprocess.DEVNULL, output=log)
+
+
+class NoAnswerError(SftuiError):
+    """A question that nobody answers now, through no fault of its own."""
 
 
 class WarmRunner:
@@ -89,8 +93,8 @@ class WarmRunner:
     def ask(self, question: Mapping[str, Any], timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
         """The answer to a question; blocks, so for a background thread.
 
-        Raises SftuiError if the question cannot be answered, the process has ended or has a run, or after `timeout`
-        seconds.
+        Raises SftuiError if the question cannot be answered; NoAnswerError if the process has ended or has a run, or
+        after `timeout` seconds.
         """
         if not self.is_idle:
             raise _no_answer()
@@ -112,7 +116,7 @@ class WarmRunner:
         except TimeoutError as error:
             self._waiting.pop(number, None)
             message = f"There was no answer within {timeout:.0f} seconds."
-            raise SftuiError("The warm runner is busy", message, "Ask again later.") from error
+            raise NoAnswerError("The warm runner is busy", message, "Ask again later.") from error
 
     def close(self) -> None:
         """Let an idle process end; one that has a run goes on."""
@@ -160,9 +164,18 @@ class WarmRunner:
         return wish in ("auto", "cpu") or (gpu is not None and wish in (str(gpu.index), gpu.uuid))
 
 
-def _no_answer() -> SftuiError:
+def _no_answer() -> NoAnswerError:
     log = paths.state_home() / "warm.log"
-    return SftuiError("Nobody can answer now", f"The warm runner has a run, or has ended (see {log}).", "Try again.")
+    return NoAnswerError("Nobody can answer now", f"The warm runner has a run, or has ended (see {log}).", "Try again.")
+
+
+def trains_on_cpu() -> bool:
+    """Whether a run has the CPU now, which warming up would slow down."""
+    alive = [folder for folder in all_runs() if folder.is_alive()]
+    if not alive:
+        return False
+    device = _device("auto")
+    return device is None or device.gpu is None or any(_wish(folder) == "cpu" for folder in alive)
 
 
 def _wish(folder: RunFolder) -> str:

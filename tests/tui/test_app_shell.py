@@ -148,6 +148,7 @@ class FakeWarm:
     takes: bool
     got: list[RunFolder]
     closed: bool = False
+    is_idle: bool = True
 
     def run(self, folder: RunFolder) -> bool:
         """Take the run."""
