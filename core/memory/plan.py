@@ -275,6 +275,10 @@ def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:
     if model.unbuilt is not None:
         message = f"{model.unbuilt.title}: {model.unbuilt.message}"
         found.append(Problem("model_name_or_path", "warning", message, model.unbuilt.hint))
+    if spec.quantization != "none" and model.inventory and not any(g.weight.quantizable for g in model.weights.groups):
+        field = "load_in_4bit" if spec.load_in_4bit else "load_in_8bit"
+        message = "saves nothing: bitsandbytes quantizes none of this model's layers."
+        found.append(Problem(field, "warning", message, "Turn it off."))
     found += stored_problems(spec, model.architecture)
     if spec.assistant_only_loss and not model.architecture.chat_template:
         message = "needs a chat template, and the model has none."

@@ -9,10 +9,12 @@ import pytest
 
 from core.errors import SftuiError
 from core.memory.estimate import MemoryEstimate, estimate
-from core.memory.plan import read_model
+from core.memory.plan import make_plan, read_model
 from core.memory.weights import weights_of
 from core.models.inventory_file import Inventory, cached_inventory, inventory_path
 from core.spec.run_spec import RunSpec
+from tests.every_type import small_config
+from tests.unit.test_all_architectures import REFUSED
 
 # The sizes leave remainders in the blocks of 64 weights and of 256 scales.
 USUAL = {"hidden_size": 48, "intermediate_size": 76, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -40,6 +42,10 @@ TYPES: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {"text_config": USUAL, "vision_config": QWEN_VISION},
 }  # fmt: skip
 WITH_VISION = {"gemma3", "qwen2_5_vl"}
+NEEDS_TIMM = {"gemma3n"}
+"""Built only with the package timm, which sftui does not install."""
+NEVER_QUANTIZED = {"falcon"}
+"""Their linear layers are of a class of their own, which transformers does not hand to bitsandbytes."""
 MIXTURES = {"mixtral", "qwen3_moe", "deepseek_v3"}
 STORED: list[dict[str, Any]] = [
     {},
@@ -204,9 +210,63 @@ def test_an_inventory_is_kept_for_its_configuration_and_read_by_the_plan(made: M
     assert read_model(str(folder)).inventory is None
 
 
+def test_quantization_that_changes_nothing_is_told(tmp_path: Path) -> None:
+    import transformers
+
+    from core.devices.gpu import GpuMonitor
+    from core.devices.host import read_host
+    from core.models.inventory import build_inventory
+
+    config = transformers.FalconConfig(hidden_size=48, num_hidden_layers=1, num_attention_heads=4, vocab_size=331)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    build_inventory(tmp_path, "AutoModelForCausalLM")
+    spec, plain = spec_of(tmp_path, use_peft=True, load_in_4bit=True), spec_of(tmp_path, use_peft=True)
+    model, gpus, host = read_model(str(tmp_path)), GpuMonitor().read(), read_host(tmp_path)
+    told = [problem for problem in make_plan(spec, model, gpus, host).problems if problem.field == "load_in_4bit"]
+    assert [(problem.level, "saves nothing" in problem.message) for problem in told] == [("warning", True)]
+    assert not [problem for problem in make_plan(plain, model, gpus, host).problems if problem.field == "load_in_4bit"]
+    assert predict(inventory(tmp_path, "falcon"), spec).parts[0].bytes == held(load(tmp_path, spec))
+
+
 def test_a_model_that_cannot_be_built_is_told(tmp_path: Path) -> None:
     from core.models.inventory import build_inventory
 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_attention_heads": 0}))
     with pytest.raises(SftuiError, match="cannot be built"):
         build_inventory(tmp_path, "AutoModelForCausalLM")
+
+
+def test_every_language_model_type_has_an_inventory(made: Make) -> None:
+    import math
+
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    from core.models.inventory import inventory_of
+
+    types = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(REFUSED) - NEEDS_TIMM)
+    assert len(types) > 130
+    never_quantized = set()
+    for model_type in types:
+        config = small_config(model_type)
+        found = inventory_of(config, "AutoModelForCausalLM")
+        assert Inventory.from_json(json.loads(json.dumps(found.to_json()))) == found, model_type
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        own = [one for one in found.parameters if one.tied_to is None]
+        real = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
+        assert sum(one.elements for one in own) == sum(tensor.numel() for tensor in real), model_type
+        adapted = [one for one in own if one.adaptable]
+        quantized = [one for one in own if one.quantizable]
+        assert adapted, f"{model_type} has nothing to adapt"
+        if not quantized:
+            never_quantized.add(model_type)
+        assert all(one.kind in ("linear", "experts") for one in adapted), model_type
+        assert all(one.kind == "linear" and len(one.shape) == 2 for one in quantized), model_type
+        for one in adapted:
+            experts = one.shape[0] if len(one.shape) == 3 else 1
+            assert sum(one.lora_elements or ()) == experts * sum(one.shape[-2:]), f"{model_type}: {one.name}"
+        assert any(one.kind == "embedding" for one in own), model_type
+        assert all(math.prod(one.shape) for one in own if one.kind != "buffer"), model_type
+    assert never_quantized == NEVER_QUANTIZED
