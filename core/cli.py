@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = command("plan", _plan, "What a spec costs in memory. Weights and training state only, for now.")
     plan.add_argument("spec")
     plan.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option (repeatable)")
+    plan.add_argument("--exact", action="store_true", help="build the model's modules first, without weights: seconds")
     plan.add_argument("--yaml", action="store_true", help="print the whole spec as YAML instead")
 
     model = command("model", _model, "What a model is, and how it is loaded.")
@@ -171,7 +172,7 @@ def _say_where(path: Path, state: Any) -> None:
         print(f"run: {path}")
 
 
-def _read_plan(options: argparse.Namespace) -> tuple[Any, Any]:
+def _read_plan(options: argparse.Namespace, *, exact: bool = False) -> tuple[Any, Any]:
     from core.memory.plan import plan_here
     from core.spec.build import parse_value
     from core.spec.problems import SpecError
@@ -187,15 +188,35 @@ def _read_plan(options: argparse.Namespace) -> tuple[Any, Any]:
     errors = tuple(problem for problem in checked.problems if problem.level == "error")
     if checked.spec is None or errors:
         raise SpecError(errors)
+    if exact:
+        _build_inventory(checked.spec)
     plan = plan_here(checked.spec)
     return dataclasses.replace(plan, problems=(*checked.problems, *plan.problems)), checked.spec
+
+
+def _build_inventory(spec: Any) -> None:
+    from core.memory.plan import read_model
+    from core.runs.launch import WarmRunner
+
+    try:
+        model = read_model(spec.model_name_or_path, spec.model_revision, spec.sftui.preference)
+    except SftuiError:
+        # The plan says so too.
+        return
+    if model.wants_inventory:
+        warm = WarmRunner.start()
+        try:
+            auto_class = model.architecture.auto_class
+            warm.ask({"ask": "inventory", "folder": str(model.folder), "auto_class": auto_class})
+        finally:
+            warm.close()
 
 
 def _plan(options: argparse.Namespace) -> int:
     from core.memory.plan import describe_plan
     from core.spec.yaml_file import to_yaml
 
-    plan, spec = _read_plan(options)
+    plan, spec = _read_plan(options, exact=options.exact)
     if options.yaml:
         print(to_yaml(spec), end="")
         return DONE

@@ -1,5 +1,6 @@
 """The warm runner answers questions while it waits, and obeys at once when a run comes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -149,3 +150,17 @@ def test_the_log_of_the_warm_runner_is_where_the_error_says(tiny_model: Path, wa
         warm.ask(question(tiny_model))
     assert str(paths.state_home() / "warm.log") in raised.value.message
     assert (paths.state_home() / "warm.log").exists()
+
+
+def test_a_plan_in_words_is_exact_when_it_may_take_seconds(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        f"model_name_or_path: {tiny_model}\ndatasets: [{{path: json, data_files: {rows}}}]\nuse_peft: true\n"
+    )
+    said = []
+    for options in ([], ["--exact"], []):
+        command = [sys.executable, "-m", "core.cli", "plan", str(spec), "--json", *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        said.append(json.loads(done.stdout)["memory"]["basis"]["base_weights"])
+    assert ["exact" in basis for basis in said] == [False, True, True]
