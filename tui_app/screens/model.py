@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
-from textual.content import Content
-from textual.widgets import Input, Label, OptionList, Static
+from textual.containers import VerticalScroll
+from textual.widgets import Input, Static
 
 from core.errors import SftuiError
-from core.models.catalog import LocalModel, local_models
+from core.models.catalog import LocalModel
 from core.models.checkpoint_files import ModelNotHereError, resolve_model_folder
 from core.models.folders import forget_folder, remember_folder
 from core.models.remote_code import CodeNotAllowedError, RemoteCode, allow
@@ -25,12 +23,10 @@ from tui_app.messages import REMOVED, ErrorRaised, ModelChanged
 from tui_app.prices import WeightSizes
 from tui_app.setup_screen import InfoPane, SetupScreen
 from tui_app.widgets.download_panel import Asked, DownloadPanel, in_one_line
-from tui_app.widgets.echoes import Echoes
 from tui_app.widgets.found_list import FoundList
-from tui_app.widgets.hub_list import HubList
-from tui_app.widgets.local_list import LocalList, is_path, reference
+from tui_app.widgets.local_list import is_path
 from tui_app.widgets.model_card import ModelCard
-from tui_app.widgets.path_row import PathSuggester
+from tui_app.widgets.model_finder import ModelFinder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +36,6 @@ if TYPE_CHECKING:
     from tui_app.app import SftuiApp
     from tui_app.draft import Draft
 
-_ASKS = {False: "a folder, a Hugging Face id, or part of a name", True: "part of a name on the hub"}
 _SIZES: dict[str, dict[str, Any]] = {
     "In 16 bit": {"load_in_4bit": False, "load_in_8bit": False, "dtype": "bfloat16"},
     "In 8 bit": {"load_in_4bit": False, "load_in_8bit": True, "use_peft": True},
@@ -51,6 +46,8 @@ _SIZES: dict[str, dict[str, Any]] = {
         "use_peft": True,
     },
 }
+_HUB = "Search the Hugging Face hub, or go back to the models on this machine"
+_VISION = "Load the model with vision, or text only"
 
 
 class ModelScreen(SetupScreen):
@@ -66,18 +63,12 @@ class ModelScreen(SetupScreen):
     AUTO_FOCUS = "#path"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Choose", show=False, tooltip="Choose; what is chosen already is gone on with"),
-        Binding(
-            "ctrl+f,f6",
-            "toggle_hub",
-            "Hub",
-            priority=True,
-            tooltip="Search the Hugging Face hub, or go back to the models on this machine",
-        ),
-        Binding("ctrl+t", "toggle_vision", "Vision", priority=True, tooltip="Load the model with vision, or text only"),
-        Binding("v", "toggle_vision", "Vision", show=False, tooltip="Load the model with vision, or text only"),
+        Binding("ctrl+f,f6", "toggle_hub", "Hub", priority=True, tooltip=_HUB),
+        Binding("ctrl+t", "toggle_vision", "Vision", priority=True, tooltip=_VISION),
+        Binding("v", "toggle_vision", "Vision", show=False, tooltip=_VISION),
         Binding("ctrl+o", "allow_code", "Own code", priority=True, tooltip="See the model's own code, and allow it"),
         Binding("ctrl+x", "stop_download", "Stop", priority=True, tooltip="Stop the download; what is here is kept"),
-        Binding("ctrl+r", "look_again", "Look again", show=False, tooltip="Look for models again, or search again"),
+        Binding("ctrl+r", "look_again", "Look again", show=False, tooltip="Look for models, or search, again"),
         Binding("delete", "forget_folder", "Forget", show=False, tooltip="List the models of this folder no more"),
         Binding("down", "highlight(1)", "Next model", show=False),
         Binding("up", "highlight(-1)", "Previous model", show=False),
@@ -87,13 +78,9 @@ class ModelScreen(SetupScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.local = LocalList(id="models")
-        self.hub = HubList(id="hub")
-        self.on_hub = False
+        self.finder = ModelFinder(classes="pane choose")
         self._asked = Asked()
-        self._echoes = Echoes()
         self._sizes = WeightSizes(_SIZES)
-        self._looked_into = Path()
 
     @property
     def chosen(self) -> str:
@@ -101,160 +88,162 @@ class ModelScreen(SetupScreen):
         return model_path(self.draft.values)
 
     @property
-    def found(self) -> FoundList[Any]:
-        """The list that is shown."""
-        return self.hub if self.on_hub else self.local
-
-    @property
     def sftui(self) -> SftuiApp:
         """The app, which keeps the download."""
         return cast("SftuiApp", self.app)
 
     def compose_step(self) -> ComposeResult:
-        """A field and the list it filters on the left, the chosen model's card on the right."""
+        """What finds models on the left, the chosen one's card on the right, and the download of another below."""
         with VerticalScroll(classes="panes", can_focus=False):
-            with Vertical(classes="pane choose"):
-                yield Label("Which model?", classes="question", markup=False)
-                yield Input(
-                    placeholder=_ASKS[self.on_hub], id="path", compact=True, suggester=PathSuggester(("config.json",))
-                )
-                yield Static(id="found", markup=False)
-                yield Static(id="note", markup=False)
-                yield self.local
-                yield self.hub
-                yield Static(id="about", markup=False)
-                yield Static(id="fetching", markup=False)
+            yield self.finder
             with InfoPane(classes="pane card"):
                 yield DownloadPanel()
                 yield ModelCard()
+        yield Static(id="fetching", markup=False)
 
     def on_mount(self) -> None:
-        """Look for models on this machine, and follow the download."""
-        self.hub.display = False
-        self.local.find()
+        """Follow the download."""
         self.watch(self.app, "download", self._download_moved, init=False)
-
-    # What is shown.
 
     def show_draft(self, draft: Draft) -> None:
         """Show the chosen model."""
-        folder = expand(self.chosen).absolute()
-        if draft.model_problem is not None and self._looked_into != folder:
-            # Perhaps not the model's folder was typed but the one that holds it.
-            self._looked_into = folder
-            self.run_worker(self._look_into(folder), group="look-into", exclusive=True)
-        is_foreign = self._echoes.is_foreign(self.chosen)
-        if is_foreign and not self.on_hub:
-            self._fill(self.chosen)
-        self._show_found()
+        self.finder.show(self.chosen, is_settled=draft.model_problem is None)
         self._show_card()
 
-    def _show_found(self) -> None:
-        text, chosen = self._typed(), self.chosen
-        if self.on_hub:
-            here = {model.name for model in self.local.models if model.source == "cache" and model.complete}
-            self.hub.show(chosen, here)
-        else:
-            self.local.show(text, chosen, is_settled=self.draft.model_problem is None)
-        hint = "ctrl+f: models on this machine" if self.on_hub else "ctrl+f: search the Hugging Face hub"
-        status = self.hub.status() if self.on_hub else self._local_status()
-        names = ("Here", "Hub")
-        tabs = [(f"[{name}]", "bold") if (name == "Hub") == self.on_hub else (f" {name} ", "") for name in names]
-        self.query_one("#found", Static).update(Content.assemble(*tabs, (f"  {status or hint}", "$secondary")))
-        problem = self.hub.problem if self.on_hub else None
-        note = self.query_one("#note", Static)
-        note.display = problem is not None
-        if problem is not None:
-            what = (f"✗ {safe(problem.title)}. ", "bold $error")
-            note.update(Content.assemble(what, safe(problem.message), (f" {safe(problem.hint)}", "$secondary")))
-        self.query_one("#about", Static).update(self.found.about())
-
-    def _local_status(self) -> str:
-        if self.local.listed:
-            return "looking for more models …" if self.local.is_looking else ""
-        return "looking for models …" if self.local.is_looking else "none here is called that; ctrl+f searches the hub"
-
+    @on(FoundList.Changed)
     def _show_card(self) -> None:
         draft, name, state = self.draft, self.chosen, self.sftui.download
         panel, card = self.query_one(DownloadPanel), self.query_one(ModelCard)
-        mine = state is not None and state.model_id == name and state.phase != "done" and draft.model is None
-        is_unfinished = self._is_unfinished()
-        panel.display = bool(name) and (mine or is_unfinished or self._asked.name == name)
+        mine = state if state is not None and state.model_id == name and draft.model is None else None
+        panel.display = bool(name) and (mine is not None or self._is_unfinished() or self._asked.name == name)
         card.display = draft.model is not None or not panel.display
-        panel.show_model(name, state if mine else None, self._asked)
-        plan = draft.plan
+        panel.show_model(name, mine, self._asked)
         card.show_model(
             draft.model,
             draft.model_problem,
             waiting=draft.needs_model,
             sizes=self._sizes.of(draft),
-            device=plan.device if plan else None,
+            device=draft.plan.device if draft.plan else None,
         )
         fetching = self.query_one("#fetching", Static)
-        fetching.display = state is not None and state.is_active and not mine
+        fetching.display = state is not None and state.is_active and mine is None
         if state is not None:
             fetching.update(in_one_line(state))
         self.refresh_bindings()
 
     def _is_unfinished(self) -> bool:
         """Whether a download may bring what is missing of the chosen model."""
-        listed = self.local.named(self.chosen)
+        listed = self.finder.local.named(self.chosen)
         if listed is not None and listed.source == "cache" and not listed.complete:
             return True
         return isinstance(self.draft.model_problem, ModelNotHereError)
-
-    @on(FoundList.Changed)
-    def found_more(self, event: FoundList.Changed) -> None:
-        """More was found."""
-        event.stop()
-        self._show_found()
-        if not self.on_hub:
-            self._show_card()
-
-    @on(OptionList.OptionHighlighted)
-    def moved(self, event: OptionList.OptionHighlighted) -> None:
-        """Another one is highlighted."""
-        event.stop()
-        self.query_one("#about", Static).update(self.found.about())
 
     def _download_moved(self) -> None:
         state = self.sftui.download
         if state is not None and state.phase == "done":
             self._asked = Asked()
-            self.local.find()
+            self.finder.local.find()
         if self.is_current:
             self._show_card()
 
-    # What is typed.
+    # Choosing.
 
-    def _typed(self) -> str:
-        return self.query_one("#path", Input).value.strip()
+    @on(ModelFinder.Named)
+    def named(self, event: ModelFinder.Named) -> None:
+        """A model is named by typing it."""
+        self.change({"model_name_or_path": event.name or REMOVED})
 
-    def _fill(self, text: str) -> None:
-        path = self.query_one("#path", Input)
-        if path.value.strip() != text:
-            with path.prevent(Input.Changed):
-                path.value = safe(text)
-            path.cursor_position = len(path.value)
+    def submit(self, field: Input) -> None:
+        """Enter in the field chooses what is highlighted."""
+        self.finder.take()
 
-    @on(Input.Changed, "#path")
-    def typed(self, event: Input.Changed) -> None:
-        """Typing filters the list, or searches the hub; what is on no list names a model itself."""
-        text = event.value.strip()
-        if self.on_hub:
-            self.hub.search(text)
+    def action_choose(self) -> None:
+        """Choose what is highlighted; go on with what is chosen already."""
+        self.finder.take()
+
+    @on(ModelFinder.Taken)
+    def taken(self, event: ModelFinder.Taken) -> None:
+        """Choose a model; one that is not here is asked about, then fetched; go on with what is chosen already."""
+        name, model = event.name or self.chosen, event.model
+        if model is not None and (model.source != "cache" or model.complete):
+            self._take(model, name)
+        elif name != self.chosen:
+            self._fetch(name)
+        elif self.draft.model is not None and not self._is_unfinished():
+            self.action_next_step()
+        elif name and (self._is_unfinished() or self._asked.name == name):
+            self._fetch(name)
+        elif is_path(name) and self.draft.model_problem is None:
+            self.action_next_step()
+
+    def _take(self, model: LocalModel, name: str) -> None:
+        if name != self.chosen:
+            typed = self.finder.typed
+            folder = expand(typed).absolute()
+            if model.source == "folder" and is_path(typed) and folder in (model.path, *model.path.parents):
+                self._keep(partial(remember_folder, folder))
+            self._choose(name)
+        elif self.draft.model_problem is None:
+            self.action_next_step()
+
+    def _choose(self, name: str) -> None:
+        self.finder.chose(name)
+        # A revision and a way to be loaded were those of another model.
+        self.change({"model_name_or_path": name, "model_revision": REMOVED, "sftui.load_as": REMOVED})
+
+    def action_next_step(self) -> None:
+        """Go on; a model's folder that was typed is listed from then on."""
+        folder = expand(self.chosen).absolute()
+        is_new = is_path(self.chosen) and all(model.path != folder for model in self.finder.local.models)
+        if is_new and self.draft.model is not None:
+            self._keep(partial(remember_folder, folder), self.finder.local.find)
+        super().action_next_step()
+
+    # Fetching.
+
+    def _fetch(self, name: str) -> None:
+        """Choose a model of the hub; then ask what its download would fetch; then fetch it."""
+        listed = self.finder.local.named(name)
+        is_new = name != self.chosen
+        if is_new:
+            self._choose(name)
+        if listed is not None and listed.complete:
             return
-        self._show_found()
-        # Half a name on the list is not yet a model.
-        named = text if is_path(text) or not self.local.listed or self.local.named(text) else ""
-        self._echoes.typed(named)
-        self.change({"model_name_or_path": named or REMOVED})
+        state = self.sftui.download
+        is_begun = state is not None and state.model_id == name and state.phase in ("stopped", "failed")
+        if not is_new and (is_begun or self._asked.can_start(name)):
+            self._start_download(name)
+        elif "/" not in name and not self.finder.on_hub:
+            self.finder.toggle_hub()
+        elif is_new or not self._asked.is_waiting(name):
+            self._asked = Asked(name)
+            self.run_worker(self._ask(name), group="ask", exclusive=True)
+            self._show_card()
 
-    async def _look_into(self, folder: Path) -> None:
-        self.local.include(await in_thread(lambda: local_models((folder,))[1:] if folder.is_dir() else ()))
-        self._show_found()
+    async def _ask(self, name: str) -> None:
+        from core.models.download import offer_download
 
-    # What keys do.
+        revision = self.draft.model_key[1] if name == self.chosen else None
+        try:
+            asked = Asked(name, await in_thread(partial(offer_download, name, revision)))
+        except SftuiError as error:
+            asked = Asked(name, problem=error)
+        if self._asked.name == name:
+            self._asked = asked
+            self._show_card()
+
+    def _start_download(self, name: str) -> None:
+        state = self.sftui.download
+        if state is None or not state.is_active:
+            self.sftui.downloads.start(name, self.draft.model_key[1])
+        elif state.model_id != name:
+            self.notify(f"{safe(state.model_id)} is being downloaded: ctrl+x stops it.", markup=False)
+
+    def action_stop_download(self) -> None:
+        """Stop the download, whichever model is chosen by now."""
+        self.sftui.downloads.cancel()
+
+    # The other keys.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that would do nothing are not offered."""
@@ -267,122 +256,16 @@ class ModelScreen(SetupScreen):
         if action == "stop_download":
             return state is not None and state.phase == "running"
         if action == "forget_folder":
-            return self.focused is self.local and self.local.remembered is not None
+            return self.focused is self.finder.local and self.finder.local.remembered is not None
         return True
 
     def action_toggle_hub(self) -> None:
         """Search the hub, or show what is on this machine."""
-        self.on_hub = not self.on_hub
-        self.local.display, self.hub.display = not self.on_hub, self.on_hub
-        text = self._typed()
-        if not self.on_hub:
-            self.hub.stop()
-            self._fill(self.chosen or text)
-        else:
-            text = "" if is_path(text) or self.local.named(text) is not None else text
-            self._fill(text)
-            if self.hub.text != text or self.hub.problem is not None:
-                self.hub.search(text, wait=0)
-        path = self.query_one("#path", Input)
-        path.placeholder = _ASKS[self.on_hub]
-        path.focus()
-        self._show_found()
+        self.finder.toggle_hub()
 
     def action_look_again(self) -> None:
         """Look, or search, again."""
-        if self.on_hub:
-            self.hub.search(self._typed(), wait=0)
-        else:
-            self.local.find()
-
-    def submit(self, field: Input) -> None:
-        """Enter in the field chooses what is highlighted."""
-        self.action_choose()
-
-    @on(OptionList.OptionSelected)
-    def selected(self, event: OptionList.OptionSelected) -> None:
-        """Enter in a list chooses, too."""
-        event.stop()
-        self.action_choose()
-
-    def action_choose(self) -> None:
-        """Choose what is highlighted; go on with what is chosen already."""
-        text = self._typed()
-        if self.on_hub:
-            model = self.hub.current
-            if "/" in text and (self.hub.is_stale or model is None):
-                self._take_id(text)
-            elif model is not None and not self.hub.is_stale:
-                self._take_id(model.id)
-            elif not self.hub.is_searching:
-                self.hub.search(text, wait=0)
-        elif self.local.current is not None:
-            self._take(self.local.current)
-        elif self._is_unfinished():
-            self._take_id(self.chosen)
-        elif self.draft.model_problem is None and self.chosen:
-            self.action_next_step()
-
-    def _take(self, model: LocalModel) -> None:
-        if model.source == "cache" and not model.complete:
-            self._take_id(model.name)
-        elif reference(model) != self.chosen:
-            typed = expand(self._typed()).absolute()
-            if model.source == "folder" and is_path(self._typed()) and typed in (model.path, *model.path.parents):
-                self._keep(partial(remember_folder, typed))
-            self._choose(reference(model))
-        elif self.draft.model_problem is None:
-            self.action_next_step()
-
-    def _take_id(self, name: str) -> None:
-        """Choose a model of the hub; then ask what its download would fetch; then fetch it."""
-        listed = self.local.named(name)
-        is_here = listed is not None and listed.complete
-        if name != self.chosen:
-            self._choose(name)
-        elif is_here or (self.draft.model is not None and not self._is_unfinished()):
-            self.action_next_step()
-            return
-        elif self._asked.can_start(name):
-            self._start_download(name)
-            return
-        if "/" not in name and not self.on_hub:
-            self.action_toggle_hub()
-        elif not is_here:
-            self._asked = Asked(name)
-            self.run_worker(self._ask(name), group="ask", exclusive=True)
-            self._show_card()
-
-    def _choose(self, name: str) -> None:
-        if self.on_hub:
-            self._echoes.typed(name)
-        else:
-            self._fill(name)
-        # A revision and a way to be loaded were those of another model.
-        self.change({"model_name_or_path": name, "model_revision": REMOVED, "sftui.load_as": REMOVED})
-
-    async def _ask(self, name: str) -> None:
-        from core.models.download import offer_download
-
-        try:
-            asked = Asked(name, await in_thread(partial(offer_download, name, self.draft.model_key[1])))
-        except SftuiError as error:
-            asked = Asked(name, problem=error)
-        if self._asked.name == name:
-            self._asked = asked
-            self._show_card()
-
-    def _start_download(self, name: str) -> None:
-        state = self.sftui.download
-        if state is not None and state.is_active:
-            if state.model_id != name:
-                self.notify(f"{safe(state.model_id)} is being downloaded: ctrl+x stops it.", markup=False)
-            return
-        self.sftui.downloads.start(name, self.draft.model_key[1])
-
-    def action_stop_download(self) -> None:
-        """Stop the download, wherever one is."""
-        self.sftui.downloads.cancel()
+        self.finder.look_again()
 
     def action_toggle_vision(self) -> None:
         """Load the model with its vision tower, or without."""
@@ -404,8 +287,9 @@ class ModelScreen(SetupScreen):
 
     def action_forget_folder(self) -> None:
         """List the models of a remembered folder no more."""
-        if self.local.remembered is not None:
-            self._keep(partial(forget_folder, self.local.remembered), self.local.find)
+        folder = self.finder.local.remembered
+        if folder is not None:
+            self._keep(partial(forget_folder, folder), self.finder.local.find)
 
     def _keep(self, write: Callable[[], None], then: Callable[[], object] | None = None) -> None:
         async def work() -> None:
@@ -419,20 +303,9 @@ class ModelScreen(SetupScreen):
 
         self.run_worker(work(), group="keep")
 
-    def action_next_step(self) -> None:
-        """Go on; a model's folder that was typed is listed from then on."""
-        folder = expand(self.chosen).absolute()
-        is_typed = is_path(self.chosen) and all(model.path != folder for model in self.local.models)
-        if is_typed and self.draft.model is not None:
-            self._keep(partial(remember_folder, folder), self.local.find)
-        super().action_next_step()
-
     def action_highlight(self, by: int) -> None:
         """Move in the list from the field."""
-        if by > 0:
-            self.found.action_cursor_down()
-        else:
-            self.found.action_cursor_up()
+        self.finder.move(by)
 
     def action_read(self, by: int) -> None:
         """Scroll the card from the field."""

@@ -33,6 +33,10 @@ class Asked:
         """Whether this model can be downloaded."""
         return self.name == name and self.offer is not None and self.offer.details.problem is None and self.offer.fits
 
+    def is_waiting(self, name: str) -> bool:
+        """Whether the hub has not answered yet."""
+        return self.name == name and self.offer is None and self.problem is None
+
 
 class DownloadPanel(FactList):
     """A model of the hub that is not here, or not whole."""
@@ -59,23 +63,23 @@ class DownloadPanel(FactList):
         """Say what would be fetched, and which key does it."""
         model, details = offer.details.model, offer.details
         here = f"{human_bytes(offer.here_bytes)} of {human_bytes(details.total_bytes)} are here already"
-        facts = [
-            _title(f"{name} is on the hub"),
+        facts = [_title(f"{name} is on the hub")]
+        if details.problem is not None:
+            facts.append(Fact("", Content.styled(f"✗ {safe(details.problem)}", "bold $error")))
+        elif not offer.fits:
+            room = "✗ Not enough room: make some, or let HF_HUB_CACHE name a folder on a larger disk."
+            facts.append(Fact("", Content.styled(room, "bold $error")))
+        else:
+            facts.append(_keys("Enter", "go on with the download" if offer.here_bytes else "download it"))
+        if model.gated:
+            terms = f"! Gated: accept its terms at {page_of(model.id)}, then log in: hf auth login"
+            facts.append(Fact("", Content.styled(safe(terms), "$warning")))
+        facts += [
             Fact("To download", human_bytes(offer.missing_bytes), here if offer.here_bytes else ""),
             Fact("Free disk", human_bytes(offer.free_bytes), f"at {hub_cache()}"),
             Fact("Parameters", human_count(model.parameters)),
             Fact("License", model.license or "the card names none"),
         ]
-        if not offer.fits:
-            room = "✗ Not enough room: make some, or let HF_HUB_CACHE name a folder on a larger disk."
-            facts.append(Fact("", Content.styled(room, "bold $error")))
-        if model.gated:
-            terms = f"! Gated: accept its terms at {page_of(model.id)}, then log in: hf auth login"
-            facts.append(Fact("", Content.styled(safe(terms), "$warning")))
-        if details.problem is not None:
-            facts.append(Fact("", Content.styled(f"✗ {safe(details.problem)}", "bold $error")))
-        elif offer.fits:
-            facts.append(_keys("Enter", "go on with the download" if offer.here_bytes else "download it"))
         facts += [BLANK, heading(f"{len(details.files)} files")]
         largest = sorted(details.files, key=lambda file: -file.size_bytes)
         facts += [Fact("", f"{human_bytes(file.size_bytes):>8}  {file.name}") for file in largest[:_MOST_FILES]]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Cell = tuple[str, int, str]
 """Text, width (negative: right-aligned), style."""
-_NARROWEST = 24
+_NARROWEST, _NARROWEST_NAME = 24, 26
 
 
 class FoundList(OptionList, Generic[Item], can_focus=True):
@@ -79,7 +79,7 @@ class FoundList(OptionList, Generic[Item], can_focus=True):
 def columns(mark: str, name: str, cells: Sequence[Cell], width: int) -> Content:
     """A mark, a name that takes the room there is, and cells; those that leave the name no room go, the last first."""
     kept = list(cells)
-    while kept and width - 2 - sum(abs(size) + 2 for _, size, _ in kept) < _NARROWEST + 8:
+    while kept and width - 2 - sum(abs(size) + 2 for _, size, _ in kept) < _NARROWEST_NAME:
         kept.pop()
     room = width - 2 - sum(abs(size) + 2 for _, size, _ in kept)
     parts: list[str | tuple[str, str]] = [f"{mark} {_padded(name, room)}"]

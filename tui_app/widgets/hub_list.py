@@ -105,5 +105,5 @@ class HubList(FoundList[HubModel]):
         if self.problem is not None or self.text is None:
             return ""
         if not self._results:
-            return f"nothing to train is called “{safe(self.text)}”"
+            return f"nothing to train is called “{safe(self.text)}”" if self.text else "nothing to train is there"
         return f"{len(self._results)} found" if len(self._results) < MOST_RESULTS else f"the first {MOST_RESULTS}"
