@@ -83,7 +83,7 @@ def alive(folder: RunFolder) -> Iterator[None]:
 
 async def until(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
     """Wait for a condition; fails with what is on the screen."""
-    for _ in range(400):
+    for _ in range(2400):
         if condition():
             return
         await pilot.pause(0.025)

@@ -154,7 +154,7 @@ async def opened(
 
 async def wait_for(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
     """Let the app work until the condition holds; fail if it never does."""
-    for _ in range(400):
+    for _ in range(6000):
         if condition():
             await pilot.pause()
             return
