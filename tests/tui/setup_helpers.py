@@ -32,8 +32,8 @@ def one_gpu(total: int = 80 * GB, free: int = 70 * GB, name: str = "NVIDIA H100 
     return GpuReading((gpu,), "570.1", None)
 
 
-def make_model(folder: Path, *, hidden: int = _HIDDEN, chat_template: bool = True) -> Path:
-    """A Llama of a few thousand weights: config, tokenizer files' names, and safetensors full of zeros."""
+def make_model(folder: Path, *, hidden: int = _HIDDEN, chat_template: bool = True, **changes: Any) -> Path:
+    """A Llama of a few thousand weights: config with changes, tokenizer files' names, safetensors full of zeros."""
     folder.mkdir(parents=True)
     config = {
         "model_type": "llama",
@@ -48,7 +48,7 @@ def make_model(folder: Path, *, hidden: int = _HIDDEN, chat_template: bool = Tru
         "tie_word_embeddings": True,
         "dtype": "bfloat16",
     }
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config | changes))
     (folder / "tokenizer_config.json").write_text("{}")
     if chat_template:
         (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")

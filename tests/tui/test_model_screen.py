@@ -1,14 +1,29 @@
 """Step 1: a model is found, chosen and explained."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from textual.events import Paste
+from textual.widgets import Input
 
+from core.models.folders import remember_folder, remembered_folders
 from tests.tui.setup_helpers import make_model, one_gpu, opened, seen, sees, told, types, wait_for
 from tui_app.widgets.local_list import LocalList
 from tui_app.widgets.memory_bar import MemoryBar
 
 pytest_plugins = ["tests.tui.setup_helpers"]
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def in_cache(home: Path, name: str, **changes: Any) -> Path:
+    """A model in the Hugging Face cache."""
+    repository = home / "hub" / f"models--{name.replace('/', '--')}"
+    folder = make_model(repository / "snapshots" / COMMIT, **changes)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return folder
 
 
 async def test_typing_filters_and_enter_chooses_then_goes_on(home: Path) -> None:
@@ -148,3 +163,88 @@ async def test_the_licence_is_read_from_the_model_card(home: Path) -> None:
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
     async with opened("model", {"model_name_or_path": str(folder)}) as (app, pilot):
         await wait_for(pilot, lambda: "License apache-2.0" in told(app, "ModelCard"))
+
+
+async def test_a_pasted_id_of_the_cache_names_that_model(home: Path) -> None:
+    in_cache(home, "org/tiny")
+    async with opened("model") as (app, pilot):
+        await sees(pilot, "org/tiny")
+        app.screen.query_one(Input).post_message(Paste("org/tiny"))
+        await wait_for(pilot, lambda: app.known.model is not None)
+        assert app.known.values["model_name_or_path"] == "org/tiny"
+        await pilot.press("enter")
+        await sees(pilot, "[2 Data")
+
+
+async def test_part_of_an_architecture_filters_too(home: Path) -> None:
+    in_cache(home, "org/tiny")
+    in_cache(home, "org/other", model_type="gpt_neox")
+    async with opened("model") as (app, pilot):
+        await sees(pilot, "org/tiny")
+        await types(pilot, "neox")
+        models = app.screen.query_one(LocalList)
+        await wait_for(pilot, lambda: [model.name for model in models.listed] == ["org/other"])
+        await sees(pilot, "in the Hugging Face cache")
+
+
+async def test_what_is_not_whole_comes_last_and_says_why(home: Path) -> None:
+    in_cache(home, "a/broken")
+    (next((home / "hub" / "models--a--broken" / "snapshots").iterdir()) / "model.safetensors").unlink()
+    in_cache(home, "b/whole")
+    async with opened("model") as (app, pilot):
+        models = app.screen.query_one(LocalList)
+        await wait_for(pilot, lambda: [model.name for model in models.listed[1:]] == ["b/whole", "a/broken"])
+        await sees(pilot, "! not whole")
+        await pilot.press("down", "down")
+        await wait_for(pilot, lambda: told(app, "#about").startswith("! "))
+
+
+async def test_a_folder_that_one_has_chosen_from_is_listed_the_next_time_until_it_is_forgotten(home: Path) -> None:
+    shelf, other = home / "far" / "shelf", home / "far" / "single"
+    make_model(shelf / "first")
+    make_model(shelf / "second")
+    make_model(other)
+    async with opened("model") as (app, pilot):
+        await types(pilot, "./far/shelf")
+        models = app.screen.query_one(LocalList)
+        await wait_for(pilot, lambda: len(models.listed) == 2)
+        assert not remembered_folders(), "looking is not choosing"
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: remembered_folders() == (shelf,))
+        await wait_for(pilot, lambda: app.known.model is not None)
+        await pilot.press("ctrl+u")
+        await types(pilot, "./far/single")
+        await wait_for(pilot, lambda: app.known.model is not None and app.known.model.folder.name == "single")
+        await pilot.press("ctrl+n")
+        await wait_for(pilot, lambda: remembered_folders() == (other, shelf))
+    async with opened("model") as (app, pilot):
+        models = app.screen.query_one(LocalList)
+        await wait_for(pilot, lambda: {model.path for model in models.models} > {shelf / "first", other})
+        models.focus()
+        models.highlighted = [model.path for model in models.listed].index(shelf / "first")
+        await pilot.press("delete")
+        await wait_for(pilot, lambda: remembered_folders() == (other,))
+        await wait_for(pilot, lambda: all(model.path.parent != shelf for model in models.models))
+        assert (shelf / "first" / "config.json").exists()
+
+
+async def test_the_keys_are_told_in_the_help_and_in_the_palette(home: Path) -> None:
+    async with opened("model", size=(120, 40)) as (_, pilot):
+        await pilot.press("tab", "question_mark")
+        await sees(pilot, "Search the Hugging Face hub, or go back")
+        await pilot.press("escape", "ctrl+p")
+        await types(pilot, "hub")
+        await sees(pilot, "Search the Hugging Face hub")
+
+
+async def test_hundreds_of_models_are_listed_and_filtered(home: Path) -> None:
+    for number in range(300):
+        folder = home / "many" / f"model-{number:03d}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+    remember_folder(home / "many")
+    async with opened("model") as (app, pilot):
+        models = app.screen.query_one(LocalList)
+        await wait_for(pilot, lambda: len(models.listed) == 301)
+        await types(pilot, "model-12")
+        await wait_for(pilot, lambda: len(models.listed) == 10)
