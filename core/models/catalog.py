@@ -53,6 +53,11 @@ def find_models(folders: Sequence[Path] = ()) -> Iterator[LocalModel]:
     """Yield the same one by one, each path once: a large cache on a slow disk takes seconds."""
     yield _look_at(str(starter.MODEL), starter.MODEL, "starter")
     yield from _cached()
+    yield from models_in(folders)
+
+
+def models_in(folders: Sequence[Path]) -> Iterator[LocalModel]:
+    """Yield the folders that are models, and the models that lie right in the others."""
     seen: set[Path] = set()
     for folder in folders:
         inner = [folder] if _is_model(folder) else sorted(_children(folder))

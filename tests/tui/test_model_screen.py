@@ -209,6 +209,7 @@ async def test_a_folder_that_one_has_chosen_from_is_listed_the_next_time_until_i
         models = app.screen.query_one(LocalList)
         await wait_for(pilot, lambda: len(models.listed) == 2)
         assert not remembered_folders(), "looking is not choosing"
+        await wait_for(pilot, lambda: "This folder holds 2 models" in told(app, "ModelCard"))
         await pilot.press("enter")
         await wait_for(pilot, lambda: remembered_folders() == (shelf,))
         await wait_for(pilot, lambda: app.known.model is not None)

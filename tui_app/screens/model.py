@@ -122,6 +122,7 @@ class ModelScreen(SetupScreen):
             draft.model,
             draft.model_problem,
             waiting=draft.needs_model,
+            inside=self.finder.models_inside,
             sizes=self._sizes.of(draft),
             device=draft.plan.device if draft.plan else None,
         )

@@ -31,12 +31,16 @@ class ModelCard(FactList):
         problem: SftuiError | None,
         *,
         waiting: bool,
+        inside: int = 0,
         sizes: Sequence[tuple[str, int | None]] = (),
         device: PlanDevice | None = None,
     ) -> None:
-        """Show facts, a problem, or what to do; `sizes` are the weights' bytes by precision."""
+        """Show facts, a problem, or what to do; `sizes` are the weights' bytes, `inside` the models in the folder."""
         if isinstance(problem, CodeNotAllowedError):
             self.show(_own_code(problem))
+        elif problem is not None and inside:
+            holds = "holds a model" if inside == 1 else f"holds {inside} models"
+            self.show([Fact("", f"This folder {holds}: ↓ and Enter choose, and list it from then on.")])
         elif problem is not None:
             self.show(
                 [

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Label, OptionList, Static
 
-from core.models.catalog import LocalModel, local_models
+from core.models.catalog import LocalModel, models_in
 from core.paths import expand
 from core.text import safe
 from tui_app.background import in_thread
@@ -94,9 +94,14 @@ class ModelFinder(Vertical):
         self._show_found()
 
     async def _look_into(self, folder: Path) -> None:
-        # The starter, which is always listed first, is known.
-        self.local.include(await in_thread(lambda: local_models((folder,))[1:] if folder.is_dir() else ()))
-        self._show_found()
+        self.local.include(await in_thread(lambda: tuple(models_in((folder,)))))
+        self.post_message(FoundList.Changed())
+
+    @property
+    def models_inside(self) -> int:
+        """How many models lie in the folder that is typed."""
+        folder = expand(self.typed).absolute()
+        return sum(folder == model.path.parent for model in self.local.models) if is_path(self.typed) else 0
 
     def fill(self, text: str) -> None:
         """Write into the field, as if it had been typed."""
