@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Cell = tuple[str, int, str]
 """Text, width (negative: right-aligned), style."""
-_NARROWEST, _NARROWEST_NAME = 24, 26
+_NARROWEST, NARROWEST_NAME = 24, 26
 
 
 class FoundList(OptionList, Generic[Item], can_focus=True):
     """Models, one a line; subclasses say what stands in a line."""
 
     DEFAULT_CSS = """
-    FoundList { background: $background; border: none; height: 1fr; padding: 0; scrollbar-gutter: stable; }
+    FoundList {
+        background: $background; border: none; height: 1fr; padding: 0;
+        scrollbar-gutter: stable; scrollbar-size-vertical: 1;
+    }
     FoundList:focus { border: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -71,7 +74,7 @@ class FoundList(OptionList, Generic[Item], can_focus=True):
             self.highlighted = at
 
     def _draw(self, at: int | None) -> None:
-        width = max(_NARROWEST, self.scrollable_content_region.width - 2)
+        width = max(_NARROWEST, self.scrollable_content_region.width - 1)
         self.set_options([Option(self.line(item, width)) for item in self.listed])
         self.highlighted = at
 
@@ -79,7 +82,7 @@ class FoundList(OptionList, Generic[Item], can_focus=True):
 def columns(mark: str, name: str, cells: Sequence[Cell], width: int) -> Content:
     """A mark, a name that takes the room there is, and cells; those that leave the name no room go, the last first."""
     kept = list(cells)
-    while kept and width - 2 - sum(abs(size) + 2 for _, size, _ in kept) < _NARROWEST_NAME:
+    while kept and width - 2 - sum(abs(size) + 2 for _, size, _ in kept) < NARROWEST_NAME:
         kept.pop()
     room = width - 2 - sum(abs(size) + 2 for _, size, _ in kept)
     parts: list[str | tuple[str, str]] = [f"{mark} {_padded(name, room)}"]

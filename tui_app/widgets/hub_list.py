@@ -12,7 +12,7 @@ from core.errors import SftuiError
 from core.models.hub import HubModel, search_models
 from core.text import human_bytes, human_count, safe
 from tui_app.background import batches
-from tui_app.widgets.found_list import FoundList, columns
+from tui_app.widgets.found_list import NARROWEST_NAME, FoundList, columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -89,6 +89,8 @@ class HubList(FoundList[HubModel]):
         if model is None:
             return Content("")
         facts = [
+            # In a narrow list the end of it is cut off, which tells variants apart.
+            model.id if len(model.id) > NARROWEST_NAME else "",
             "on this machine" if model.id in self._marks[1] else "",
             f"{human_count(model.parameters)} parameters" if model.parameters else "",
             f"{human_count(model.downloads)} downloads in 30 days",
@@ -102,8 +104,10 @@ class HubList(FoundList[HubModel]):
         """How the search is doing."""
         if self.is_searching:
             return "searching …"
-        if self.problem is not None or self.text is None:
+        if self.text is None:
             return ""
+        if self.problem is not None:
+            return "ctrl+r: search again"
         if not self._results:
             return f"nothing to train is called “{safe(self.text)}”" if self.text else "nothing to train is there"
         return f"{len(self._results)} found" if len(self._results) < MOST_RESULTS else f"the first {MOST_RESULTS}"

@@ -13,7 +13,7 @@ from core.models.folders import remembered_folders
 from core.paths import data_home, expand
 from core.text import human_bytes, safe
 from tui_app.background import batches
-from tui_app.widgets.found_list import FoundList, columns
+from tui_app.widgets.found_list import NARROWEST_NAME, FoundList, columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -95,7 +95,9 @@ class LocalList(FoundList[LocalModel]):
             return Content.styled("Built in: a small model to try everything with, on any machine.", "$secondary")
         where = f"in {model.path.parent}" if model.source == "folder" else "in the Hugging Face cache"
         revisions = f"revisions {', '.join(model.revisions)}" if len(model.revisions) > 1 else ""
-        facts = (where, f"{human_bytes(model.disk_bytes)} on disk", revisions, used(model) and f"used {used(model)}")
+        name = model.name if model.source == "cache" and len(model.name) > NARROWEST_NAME else ""
+        size, when = f"{human_bytes(model.disk_bytes)} on disk", used(model)
+        facts = (name, where, size, revisions, f"used {when}" if when else "")
         return Content.styled(safe(", ".join(filter(None, facts))), "$secondary")
 
 
