@@ -143,6 +143,12 @@ class SetupScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         """Catch up with what changed while another screen was shown."""
         self._follow()
+        self.call_after_refresh(self._rest_if_filled)
+
+    def _rest_if_filled(self) -> None:
+        # The digit that goes to another step would be typed into a field that is filled in already.
+        if isinstance(self.focused, Input) and self.focused.value:
+            self.set_focus(None)
 
     def on_form_row_edited(self, message: FormRow.Edited) -> None:
         """What was typed or chosen goes to the draft as it is."""

@@ -27,7 +27,7 @@ async def test_a_model_that_can_be_both_is_loaded_with_vision_or_text_only_at_a_
         assert app.known.values["sftui"] == {"load_as": "text"}
         assert app.known.model is not None
         assert app.known.model.architecture.auto_class == "AutoModelForCausalLM"
-        await pilot.press("tab", "v")
+        await pilot.press("v")
         await wait_for(pilot, lambda: app.known.values["sftui"] == {"load_as": "vision"})
 
 

@@ -101,3 +101,13 @@ async def test_the_starter_preset_is_ready_to_start(home: Path, size: tuple[int,
         assert app.known.errors == ()
         await sees(pilot, "Start ctrl+s")
         assert "[5 Review" in seen(app)
+
+
+async def test_digits_go_from_step_to_step_and_are_not_typed_into_what_is_filled_in(home: Path) -> None:
+    async with opened("review", _values(home)) as (app, pilot):
+        before = dict(app.known.values)
+        for key, name in (("1", "ModelScreen"), ("2", "DataScreen"), ("4", "TrainingScreen"), ("5", "ReviewScreen")):
+            await pilot.press(key)
+            await wait_for(pilot, lambda name=name: type(app.screen).__name__ == name)  # type: ignore[misc]
+            await pilot.pause()
+        assert dict(app.known.values) == before
