@@ -1,7 +1,7 @@
 """A run on a plain terminal or in a pipe: a progress bar with what is left, or lines, or the journal's JSON."""
 
 import sys
-from typing import Never, Protocol
+from typing import Never
 
 from tqdm import tqdm
 
@@ -9,16 +9,6 @@ from core.runs import events
 from core.runs.events import Entry, encode
 from core.runs.state import RunState
 from core.text import human_bytes, human_count, human_duration, safe, shorten
-
-
-class Reporter(Protocol):
-    """Told of each entry and of the state after it."""
-
-    def tell(self, entry: Entry, state: RunState) -> None:
-        """One more entry."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
 
 
 class JsonReporter:

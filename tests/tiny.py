@@ -5,22 +5,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-CHAT_TEMPLATE = """\
-{%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\\n' }}
-    {%- if message.role == 'assistant' %}
-        {%- generation %}
-            {{- message.content + '<|im_end|>' }}
-        {%- endgeneration %}
-    {%- else %}
-        {{- message.content + '<|im_end|>' }}
-    {%- endif %}
-    {{- '\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""
+from core import starter
+
+CHAT_TEMPLATE = (starter.MODEL / "chat_template.jinja").read_text(encoding="utf-8")
 _SPECIAL = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 _SUBJECTS = ("printer", "invoice", "password", "parcel", "screen", "licence")
 _TROUBLES = ("is lost", "is broken", "is late", "is wrong")

@@ -1,14 +1,12 @@
 """In which type a run computes, and why. Light: names of types, not torch's objects."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 from core.choice import Choice
 from core.devices.gpu import GpuSnapshot
 from core.devices.host import has_bfloat16_matrices
 from core.spec.run_spec import RunSpec
 
-Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 # NVIDIA computes bfloat16 in hardware from Ampere on.
 _BF16_CAPABILITY = (8, 0)
@@ -17,7 +15,7 @@ _BF16_CAPABILITY = (8, 0)
 def choose_dtype(
     spec: RunSpec, stored: str | None, gpu: GpuSnapshot | None, cpu_has_bfloat16: bool | None = None
 ) -> Choice:
-    """The compute dtype for a checkpoint that stores `stored` on this device; `value` is one of Dtype.
+    """The compute dtype for a checkpoint that stores `stored` on this device; `value` is a key of DTYPE_BYTES.
 
     It is always given, and is the compute dtype of quantized layers too, whose own default would be float32.
     `cpu_has_bfloat16` None asks this machine's processor.

@@ -65,10 +65,9 @@ def step_of(checkpoint: Path) -> int:
 
 def _flush_and_hash(path: Path) -> dict[str, int | str]:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
         os.fsync(file.fileno())
-    return {"size": size, "sha256": digest}
+        size = os.fstat(file.fileno()).st_size
+    return {"size": size, "sha256": _hash(path)}
 
 
 def _hash(path: Path) -> str:

@@ -79,7 +79,6 @@ class DataPrepared:
     form: str
     train_rows: int
     held_out_rows: int
-    longest_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

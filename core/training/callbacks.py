@@ -23,7 +23,6 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
         self._tokens_seen = 0
         self._tokens_before = 0
         self._tokens_at_last_step = 0
-        self._evaluation_began = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Tell how far there is to go."""
@@ -37,7 +36,6 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop the step's clock; what evaluating and saving take is not the step's."""
         self._step_seconds = time.monotonic() - self._step_began
-        self._evaluation_began = time.monotonic()
 
     def on_log(
         self,

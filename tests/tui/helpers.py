@@ -25,7 +25,7 @@ def begin(run_id: str, max_steps: int = 100) -> list[Event]:
     return [
         events.RunStarted(run_id, "/models/small-model", "qlora", 4242, "0.1.0", warm=True),
         events.PhaseStarted("preparing", "reading 480 rows"),
-        events.DataPrepared("messages", 480, 48, 98),
+        events.DataPrepared("messages", 480, 48),
         events.PhaseStarted("loading", "LlamaForCausalLM"),
         events.ChoiceMade("dtype", "bfloat16", "the checkpoint's own type"),
         events.ModelLoaded("AutoModelForCausalLM", "llama", 2_000_000, 1_340_000, "bfloat16", "cpu", "sdpa"),

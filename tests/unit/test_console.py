@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from core.console import JsonReporter, Reporter, TextReporter, describe, is_exact, side_by_side
+from core.console import JsonReporter, TextReporter, describe, is_exact, side_by_side
 from core.runs import events
 from core.runs.events import Answer, Entry, Event
 from core.runs.state import RunState, reduce
@@ -20,7 +20,7 @@ def step(number: int, loss: float = 2.0) -> events.StepCompleted:
     return events.StepCompleted(number, 0.0, loss, 2e-4, 0.5, number, 1234.0, 1.0)
 
 
-def tell(reporter: Reporter, *happened: Event) -> RunState:
+def tell(reporter: JsonReporter | TextReporter, *happened: Event) -> RunState:
     state = RunState()
     for number, event in enumerate(happened, start=1):
         entry = Entry(number, float(number), event)
