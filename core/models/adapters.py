@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from core.choice import Choice
 from core.errors import SftuiError
 from core.models import first_weights
-from core.models.start_adapter import find_start, refuse_other_base, refuse_unread
+from core.models.adapter_files import find_start
+from core.models.start_adapter import refuse_other_base, refuse_unread
 from core.models.targets import Targets, choose_targets
 from core.models.towers import find_towers
 from core.spec.run_spec import RunSpec

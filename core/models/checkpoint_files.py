@@ -146,7 +146,7 @@ def read_tensors(folder: Path) -> tuple[TensorInfo, ...]:
     there as pickle or GGUF.
     """
     if (folder / _WEIGHTS).is_file():
-        return tuple(sorted(_read_header(folder / _WEIGHTS), key=lambda tensor: tensor.name))
+        return tuple(sorted(read_header(folder / _WEIGHTS), key=lambda tensor: tensor.name))
     if not (folder / _INDEX).is_file():
         raise _no_weights(folder)
     index = read_json_object(folder / _INDEX, "The index of the weights cannot be read")
@@ -167,7 +167,7 @@ def read_tensors(folder: Path) -> tuple[TensorInfo, ...]:
             + (", …" if len(missing) > 3 else "."),
             "Download the model again; finished files are kept.",
         )
-    tensors = {tensor.name: tensor for shard in shards for tensor in _read_header(folder / shard)}
+    tensors = {tensor.name: tensor for shard in shards for tensor in read_header(folder / shard)}
     absent = sorted(set(weight_map) - set(tensors))
     if absent:
         raise SftuiError(
@@ -205,7 +205,8 @@ def _only_gguf(file: Path, found: str) -> SftuiError:
     )
 
 
-def _read_header(path: Path) -> list[TensorInfo]:
+def read_header(path: Path) -> list[TensorInfo]:
+    """Return the tensors of one safetensors file. Raises SftuiError for a damaged one."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
