@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from core.data.mapping import ColumnMapping
+from core.data.rows import Form as Form  # noqa: PLC0414
 from core.errors import SftuiError
 
-Form = Literal["messages", "prompt-completion", "text", "unknown"]
 _COLUMNS: Mapping[Form, tuple[str, ...]] = {
     "messages": ("messages",),
     "prompt-completion": ("prompt", "completion"),
@@ -74,7 +75,7 @@ def read_facts(files: Sequence[Path]) -> DataFacts:
         if isinstance(row.value, dict):
             columns.update(dict.fromkeys(row.value))
             if form == "unknown":
-                form, reason = recognise(row.value)
+                form, reason = _recognise_row(row.value)
         found = check_row(row.value, form)
         if found is None:
             rows += 1
@@ -104,7 +105,34 @@ def read_rows(files: Sequence[Path]) -> Iterator[Row]:
             raise SftuiError("The data file cannot be read", f"{file}: {error.strerror}.") from error
 
 
-def recognise(row: dict[str, Any]) -> tuple[Form, str]:
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the first rows."""
+
+    name: str
+    kind: str
+    """What its values are, in words: "text", "list of messages", "text or null"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What the first rows of a dataset speak for."""
+
+    form: Form
+    format_name: str
+    """"OpenAI messages", "ShareGPT", "Alpaca", "prompt and completion", "plain text", "preference", "unknown"…"""
+    mapping: ColumnMapping
+    reason: str
+    """One plain sentence without its full stop."""
+    columns: tuple[Column, ...]
+
+
+def recognise(rows: Sequence[Mapping[str, Any]]) -> Recognised:
+    """What the first good rows are, why, and which column is what."""
+    raise NotImplementedError
+
+
+def _recognise_row(row: dict[str, Any]) -> tuple[Form, str]:
     """The form that a row's columns speak for, and why."""
     if "messages" in row:
         return "messages", "there is a column `messages`"

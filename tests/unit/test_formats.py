@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.data.formats import DataFacts, Form, check_row, read_facts, read_rows, recognise
+from core.data.formats import DataFacts, Form, check_row, read_facts, read_rows
 from core.errors import SftuiError
 
 ASK = {"role": "user", "content": "Why?"}
@@ -49,7 +49,6 @@ def test_the_three_forms_are_recognised_in_every_layout(file: Path, form: Form, 
 
 def test_prompt_and_completion_may_be_messages() -> None:
     row = {"prompt": [ASK], "completion": [SAY]}
-    assert recognise(row)[0] == "prompt-completion"
     assert check_row(row, "prompt-completion") is None
 
 
