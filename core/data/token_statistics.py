@@ -1,0 +1,263 @@
+"""How many tokens rows have and how many of them are trained: a table of counts, and what it says about a run."""
+
+import math
+import random
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from core.data.packing import PACKED_AT_ONCE, PackingStrategy, pack
+from core.paths import write_atomically
+
+UNKNOWN = 0xFFFFFFFF
+_MAGIC = b"sftui tokens 1\n"
+_LISTED = 100
+_SAMPLED_ROWS = 20_000
+_BINS = 40
+_COLUMNS = ("lengths", "trained", "first", "last")
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that the template refuses, or whose mask cannot be proven."""
+
+    index: int
+    kind: str
+    message: str
+
+
+class TokenCounts:
+    """Tokens of each row of a store, filled slice by slice: 16 bytes a row.
+
+    `lengths` and `trained` count tokens; `first` and `last` are the positions of the first and last trained one.
+    A number is UNKNOWN before its row was counted; a row that cannot be tokenized has no tokens.
+    """
+
+    def __init__(self, rows: int) -> None:
+        empty = array("I", [UNKNOWN])
+        self.lengths, self.trained, self.first, self.last = (empty * rows for _ in _COLUMNS)
+        self.refused: list[RefusedRow] = []
+        self.counted = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row was counted."""
+        return self.counted == len(self)
+
+    def next_unknown(self) -> int | None:
+        """The first row that was not counted yet."""
+        return None if self.complete else self.lengths.index(UNKNOWN)
+
+    def add(self, told: Mapping[str, Any]) -> None:
+        """Take the answer to one {"ask": "lengths"}; rows that are known already are not counted twice."""
+        start, stop = told["start"], told["stop"]
+        self.counted += self.lengths[start:stop].count(UNKNOWN)
+        for name in _COLUMNS:
+            getattr(self, name)[start:stop] = array("I", told[name])
+        known = {row.index for row in self.refused}
+        self.refused += [RefusedRow(*row) for row in told["refused"] if row[0] not in known]
+
+    def write(self, file: Path) -> None:
+        """Keep whole counts; the folder must exist. Raises OSError."""
+        head = _MAGIC + len(self).to_bytes(8, "little")
+        write_atomically(file, head + b"".join(getattr(self, name).tobytes() for name in _COLUMNS))
+
+    @classmethod
+    def read(cls, file: Path, rows: int) -> "TokenCounts | None":
+        """Counts that were kept for so many rows; None if there are none, or they are damaged."""
+        try:
+            data = file.read_bytes()
+        except OSError:
+            return None
+        head = _MAGIC + rows.to_bytes(8, "little")
+        counts = cls(rows)
+        size = 4 * rows
+        if not data.startswith(head) or len(data) != len(head) + len(_COLUMNS) * size:
+            return None
+        for number, name in enumerate(_COLUMNS):
+            start = len(head) + number * size
+            setattr(counts, name, array("I", data[start : start + size]))
+        counts.counted = rows - counts.lengths.count(UNKNOWN)
+        return counts if counts.complete else None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """What counted rows say about a run; lengths in tokens, shares of the counted rows between 0 and 1."""
+
+    rows: int
+    """Rows of the store."""
+    counted: int
+    p50: int
+    p95: int
+    longest_length: int
+    total: int
+    trained: int
+    truncated: int
+    """Rows that `max_length` cuts."""
+    dropped: int
+    """Rows that have nothing to learn from within `max_length`, and are left out."""
+    untrained: int
+    """Rows that have nothing to learn from at any length; they are among the dropped."""
+    bins: tuple[tuple[int, int, int], ...]
+    """Histogram of the lengths: shortest, longest, rows."""
+    padded_efficiency: float
+    """Share of a padded batch that is tokens of rows, by the order of a shuffled epoch."""
+    packed_efficiency: float | None
+    """The same of packed sequences; None without a `max_length`."""
+    steps_per_epoch: int
+    tokens_per_epoch: int
+    longest: tuple[int, ...]
+    """Row numbers, the longest first; like the two below at most a hundred."""
+    truncated_rows: tuple[int, ...]
+    untrained_rows: tuple[int, ...]
+    refused: tuple[RefusedRow, ...]
+
+    @property
+    def truncated_share(self) -> float:
+        """Of the counted rows."""
+        return self.truncated / max(1, self.counted)
+
+    @property
+    def dropped_share(self) -> float:
+        """Of the counted rows."""
+        return self.dropped / max(1, self.counted)
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How rows become steps, as a spec says it."""
+
+    max_length: int | None
+    batch_size: int
+    accumulation: int = 1
+    packing: PackingStrategy | None = None
+    held_out_share: float = 0.0
+    keep_end: bool = False
+    """Whether long rows lose their beginning, `truncation_mode: keep_end` of TRL."""
+
+
+def statistics(counts: TokenCounts, batching: Batching) -> TokenStatistics:
+    """What is known so far; figures of an epoch are scaled up to all rows that are trained on."""
+    by_length = Counter(counts.lengths)
+    del by_length[UNKNOWN]
+    lengths = sorted(by_length)
+    limit = batching.max_length if batching.max_length is not None else UNKNOWN - 1
+    kept = kept_rows(counts, batching)
+    refused = by_length[0]
+    scale = len(counts) / max(1, counts.counted) * (1 - batching.held_out_share)
+    packed = _packed_share(counts, kept, limit) if batching.max_length is not None else None
+    tokens = sum(min(counts.lengths[row], limit) for row in kept)
+    sequences = len(kept) * scale
+    if batching.packing and batching.max_length is not None:
+        sequences *= _sequences_per_row(counts, kept, limit, batching.packing)
+    batches = math.ceil(round(sequences) / batching.batch_size)
+    return TokenStatistics(
+        rows=len(counts),
+        counted=counts.counted,
+        p50=_percentile(by_length, lengths, 0.50),
+        p95=_percentile(by_length, lengths, 0.95),
+        longest_length=lengths[-1] if lengths else 0,
+        total=sum(length * rows for length, rows in by_length.items()),
+        trained=sum(number for number in counts.trained if number != UNKNOWN),
+        truncated=sum(rows for length, rows in by_length.items() if length > limit),
+        dropped=counts.counted - refused - len(kept),
+        untrained=counts.trained.count(0) - refused,
+        bins=_bins(by_length, lengths),
+        padded_efficiency=_padded_share(counts, kept, limit, batching.batch_size),
+        packed_efficiency=packed,
+        steps_per_epoch=math.ceil(batches / batching.accumulation),
+        tokens_per_epoch=round(tokens * scale),
+        longest=_longest(counts, by_length, lengths),
+        truncated_rows=_first(row for row, length in enumerate(counts.lengths) if limit < length != UNKNOWN),
+        untrained_rows=_first(row for row, number in enumerate(counts.trained) if not number and counts.lengths[row]),
+        refused=tuple(counts.refused[:_LISTED]),
+    )
+
+
+def kept_rows(counts: TokenCounts, batching: Batching) -> array[int]:
+    """Numbers of the counted rows that have something to learn from within `max_length`."""
+    limit = batching.max_length if batching.max_length is not None else UNKNOWN - 1
+    columns = zip(counts.lengths, counts.trained, counts.first, counts.last, strict=True)
+    if batching.keep_end:
+        return array(
+            "I", (row for row, (length, trained, _, last) in enumerate(columns) if trained and last + limit >= length)
+        )
+    # The number of a row that was not counted is beyond every limit.
+    return array("I", (row for row, (_, trained, first, _) in enumerate(columns) if trained and first < limit))
+
+
+def _percentile(by_length: Mapping[int, int], lengths: Sequence[int], share: float) -> int:
+    below, wanted = 0, share * sum(by_length.values())
+    for length in lengths:
+        below += by_length[length]
+        if below >= wanted:
+            return length
+    return 0
+
+
+def _bins(by_length: Mapping[int, int], lengths: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    if not lengths:
+        return ()
+    width = max(1, math.ceil((lengths[-1] + 1) / _BINS))
+    rows = Counter[int]()
+    for length in lengths:
+        rows[length // width] += by_length[length]
+    return tuple((place * width, (place + 1) * width - 1, rows[place]) for place in range(max(rows) + 1))
+
+
+def _padded_share(counts: TokenCounts, kept: Sequence[int], limit: int, batch_size: int) -> float:
+    if not kept:
+        return 0.0
+    draw = random.Random(0)
+    sample = kept if len(kept) <= _SAMPLED_ROWS else draw.sample(kept, _SAMPLED_ROWS)
+    lengths = [min(counts.lengths[row], limit) for row in sample]
+    draw.shuffle(lengths)
+    batches = [lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
+    return sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
+
+
+def _packed_share(counts: TokenCounts, kept: Sequence[int], limit: int) -> float:
+    tokens = sequences = 0
+    for lengths in _chunks(counts, kept):
+        tokens += sum(min(length, limit) for length in lengths)
+        sequences += len(pack(lengths, limit, "bfd"))
+    return tokens / max(1, sequences * limit)
+
+
+def _sequences_per_row(counts: TokenCounts, kept: Sequence[int], limit: int, strategy: PackingStrategy) -> float:
+    rows = sequences = 0
+    for lengths in _chunks(counts, kept):
+        rows += len(lengths)
+        sequences += len(pack(lengths, limit, strategy))
+    return sequences / max(1, rows)
+
+
+def _chunks(counts: TokenCounts, kept: Sequence[int]) -> Iterator[list[int]]:
+    """Lengths of rows that are packed together: of all of them, or of some from every part of the data."""
+    step = PACKED_AT_ONCE * max(1, math.ceil(len(kept) / _SAMPLED_ROWS))
+    for start in range(0, len(kept), step):
+        yield [counts.lengths[row] for row in kept[start : start + PACKED_AT_ONCE]]
+
+
+def _longest(counts: TokenCounts, by_length: Mapping[int, int], lengths: Sequence[int]) -> tuple[int, ...]:
+    found = 0
+    for shortest in reversed(lengths):
+        found += by_length[shortest]
+        if found >= _LISTED:
+            break
+    else:
+        shortest = 0
+    rows = [row for row, length in enumerate(counts.lengths) if shortest <= length != UNKNOWN]
+    return tuple(sorted(rows, key=counts.lengths.__getitem__, reverse=True)[:_LISTED])
+
+
+def _first(rows: Iterator[int]) -> tuple[int, ...]:
+    return tuple(islice(rows, _LISTED))
