@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from core.runs.events import Entry, decode
 from core.runs.folder import RunFolder, RunSummary, all_runs, summary_of
 from core.runs.journal import JournalReader
-from core.runs.state import RunState, reduce
+from core.runs.state import RunState, reduce_all
 from core.text import safe
 from tui_app.messages import ErrorRaised, LogRead, RunsListed, RunUpdated
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.15
 _LIST_SECONDS = 1.0
-_BATCH = 5000
+_BATCH_BYTES = 1 << 20
 _LOG_LINES = 500
 _LOG_BYTES = 256 * 1024
 _END_BYTES = 64 * 1024
@@ -98,19 +98,23 @@ class RunFollower(_Watch):
     def _look(self) -> None:
         # Asked before the journal is read: a runner that ended in between has written its last word by then.
         alive = self._folder.is_alive()
-        for count, entry in enumerate(self._journal.read_new(), start=1):
-            self._state = reduce(self._state, entry)
-            # A long journal is shown as it is read, and reading it can be stopped.
-            if count % _BATCH == 0:
-                if self._stopped.is_set():
-                    return
-                self._target.post_message(RunUpdated(self._folder, self._state, alive=alive))
+        if self._posted is None:
+            # A long journal takes seconds to read: what its ends tell is shown at once.
+            self._post(read_ends(self._folder.journal_file), alive=alive)
+        while entries := self._journal.read_new(_BATCH_BYTES):
+            # A screen that is gone does not wait for the end of it.
+            if self._stopped.is_set():
+                return
+            self._state = reduce_all(self._state, entries)
         seen = (self._state.last_seq, alive)
         if seen != self._posted:
             self._posted = seen
-            self._target.post_message(RunUpdated(self._folder, self._state, alive=alive))
+            self._post(self._state, alive=alive)
         if self._log_wanted.is_set() and (lines := self._log.read_new()):
             self._target.post_message(LogRead(lines))
+
+    def _post(self, state: RunState, *, alive: bool) -> None:
+        self._target.post_message(RunUpdated(self._folder, state, alive=alive))
 
 
 class LogReader:
@@ -181,8 +185,7 @@ class RunsWatch(_Watch):
                 self._ended[path] = known
             return known[1]
         reader, state = self._live.get(path) or (JournalReader(folder.journal_file), RunState())
-        for entry in reader.read_new():
-            state = reduce(state, entry)
+        state = reduce_all(state, reader.read_new())
         if alive:
             self._live[path] = reader, state
         else:
@@ -200,10 +203,7 @@ def read_ends(journal: Path) -> RunState:
             file.seek(-_END_BYTES, os.SEEK_END)
             lines += file.read().split(b"\n")[1:]
         entries = [entry for line in lines if (entry := _decoded(line)) is not None]
-    state = RunState()
-    for entry in entries:
-        state = reduce(state, entry)
-    return state
+    return reduce_all(RunState(), entries)
 
 
 def _decoded(line: bytes) -> Entry | None:

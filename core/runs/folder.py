@@ -16,7 +16,7 @@ from core import paths
 from core.errors import SftuiError
 from core.runs.events import RunFailed
 from core.runs.journal import JournalReader
-from core.runs.state import RunState, Status, reduce, status
+from core.runs.state import RunState, Status, reduce_all, status
 
 if TYPE_CHECKING:
     from core.spec.run_spec import RunSpec
@@ -115,10 +115,7 @@ class RunFolder:
 
     def read_state(self) -> RunState:
         """The journal reduced, from its beginning."""
-        state = RunState()
-        for entry in JournalReader(self.journal_file).read_new():
-            state = reduce(state, entry)
-        return state
+        return reduce_all(RunState(), JournalReader(self.journal_file).read_new())
 
 
 def _take_lock(folder: RunFolder) -> IO[bytes]:
@@ -242,12 +239,16 @@ def _with_absolute_paths(spec: "RunSpec") -> "RunSpec":
         path = paths.expand(name)
         return str(path.resolve()) if path.exists() else name
 
+    def files(named: Any) -> Any:
+        if isinstance(named, dict):
+            return {split: files(inner) for split, inner in named.items()}
+        return absolute(named) if isinstance(named, str) else [absolute(name) for name in named]
+
     def source(entry: Any) -> Any:
-        files = entry.data_files
-        if files is None:
+        # A source with files beside its path may name a reader there, such as json.
+        if entry.data_files is None:
             return entry.model_copy(update={"path": absolute(entry.path)})
-        files = absolute(files) if isinstance(files, str) else [absolute(name) for name in files]
-        return entry.model_copy(update={"data_files": files})
+        return entry.model_copy(update={"data_files": files(entry.data_files)})
 
     held_out = spec.sftui.held_out_file
     return spec.model_copy(

@@ -64,14 +64,19 @@ class JournalReader:
         self._path = path
         self._offset = 0
 
-    def read_new(self) -> list[Entry]:
-        """The entries written since the last call; none while there is no journal yet."""
+    def read_new(self, at_most: int = -1) -> list[Entry]:
+        """The entries written since the last call, or those in the next `at_most` bytes, but one at least.
+
+        None while there is no journal yet.
+        """
         try:
             with self._path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size <= self._offset:
                     return []
                 file.seek(self._offset)
-                data = file.read()
+                data = file.read(at_most)
+                if at_most >= 0:
+                    data += file.readline()
         except FileNotFoundError:
             return []
         whole = data[: data.rfind(b"\n") + 1]
@@ -79,7 +84,7 @@ class JournalReader:
         entries: list[Entry] = []
         for line in whole.splitlines():
             try:
-                entry = decode(line.decode())
+                entry = decode(line)
             except ValueError:
                 continue
             if entry is not None:

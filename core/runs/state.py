@@ -32,6 +32,14 @@ class Series(Sequence[Item], Generic[Item]):
         items.append(item)
         return Series(items, self._length + 1)
 
+    def extend(self, items: list[Item]) -> "Series[Item]":
+        """A series longer by all of these; this one stays as it is."""
+        if not items:
+            return self
+        longer = self.append(items[0])
+        longer._items.extend(items[1:])
+        return Series(longer._items, self._length + len(items))
+
     def __len__(self) -> int:
         return self._length
 
@@ -120,6 +128,31 @@ class RunState:
 def reduce(state: RunState, entry: Entry) -> RunState:
     """The state after one more entry. Pure: the same entries give the same state, for every viewer."""
     return replace(state, last_time=entry.time, last_seq=entry.seq, **_changes(state, entry))
+
+
+def reduce_all(state: RunState, entries: Sequence[Entry]) -> RunState:
+    """The state after all of these: what `reduce` makes of one after the other, and many times as fast.
+
+    Nearly every entry of a long journal is a step or a sample of the memory: those in between others are added at once.
+    """
+    steps: list[events.StepCompleted] = []
+    memory: list[MemorySample] = []
+    for entry in entries:
+        event = entry.event
+        if type(event) is events.StepCompleted:
+            steps.append(event)
+        elif type(event) is events.MemorySampled:
+            memory.append(MemorySample(entry.time, event))
+        else:
+            state = reduce(_extended(state, steps, memory), entry)
+            steps, memory = [], []
+    if not entries:
+        return state
+    return replace(_extended(state, steps, memory), last_time=entries[-1].time, last_seq=entries[-1].seq)
+
+
+def _extended(state: RunState, steps: list[events.StepCompleted], memory: list[MemorySample]) -> RunState:
+    return replace(state, steps=state.steps.extend(steps), memory=state.memory.extend(memory))
 
 
 def _changes(state: RunState, entry: Entry) -> dict[str, Any]:

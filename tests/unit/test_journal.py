@@ -245,3 +245,23 @@ def test_a_signal_in_the_middle_of_a_write_still_ends_the_run(path: Path) -> Non
     done = subprocess.run([sys.executable, "-c", SIGNALLED, str(path)], cwd=ROOT, timeout=30, check=False)
     assert done.returncode == 9
     assert [type(entry.event) for entry in read(path)] == [events.RunStopped]
+
+
+def test_a_long_journal_is_read_in_pieces_of_whole_lines(path: Path) -> None:
+    writer = JournalWriter(path)
+    for number in range(1, 101):
+        writer.write(step(number))
+    reader = JournalReader(path)
+    pieces = []
+    while piece := reader.read_new(1000):
+        pieces.append(piece)
+    assert len(pieces) > 5
+    assert [entry.seq for piece in pieces for entry in piece] == list(range(1, 101))
+
+
+def test_a_field_of_a_later_version_and_a_whole_number_for_a_float_are_read(path: Path) -> None:
+    line = {"seq": 1, "time": 5, "type": "RunFinished", "step": 3, "result": "adapter", "seconds": 61, "mood": "good"}
+    path.write_text(json.dumps(line) + "\n")
+    (entry,) = read(path)
+    assert entry.event == events.RunFinished(3, "adapter", 61.0)
+    assert isinstance(entry.time, float) and isinstance(entry.event.seconds, float)

@@ -6,7 +6,7 @@ import pytest
 
 from core.runs import events
 from core.runs.events import Entry, Event, Phase
-from core.runs.state import RunState, Series, Status, reduce, seconds_left, seconds_per_step, status
+from core.runs.state import RunState, Series, Status, reduce, reduce_all, seconds_left, seconds_per_step, status
 
 STARTED = events.RunStarted("run", "model", "lora", 1, "0.1.0", warm=False)
 
@@ -189,3 +189,26 @@ def test_a_resumed_run_counts_its_loading_anew() -> None:
     assert state.load_progress == half
     started = events.RunStarted("run", "model", "lora", 1, "0.1.0", False)
     assert reduce(state, Entry(2, 2.0, started)).load_progress is None
+
+
+def test_many_entries_at_once_are_the_same_as_one_after_the_other() -> None:
+    sample = events.MemorySampled(1, 2, 3, 4.0)
+    happened: list[Event] = [
+        STARTED,
+        events.TrainingStarted(6, 1.0),
+        *(step(1), step(2), sample, step(3)),
+        events.CheckpointCommitted(3, "checkpoints/checkpoint-3", 10, 0.1),
+        *(step(4), sample),
+        events.TrainingStarted(6, 1.0, 3),
+        *(step(4), step(5), step(6), sample),
+    ]
+    entries = [Entry(number, 100.0 + number, event) for number, event in enumerate(happened, 1)]
+    one_by_one = RunState()
+    for entry in entries:
+        one_by_one = reduce(one_by_one, entry)
+    assert reduce_all(RunState(), entries) == one_by_one
+    assert [done.step for done in one_by_one.steps] == [1, 2, 3, 4, 5, 6]
+    half = reduce_all(RunState(), entries[:5])
+    assert reduce_all(half, entries[5:]) == one_by_one
+    assert len(half.steps) == 2
+    assert reduce_all(half, []) is half
