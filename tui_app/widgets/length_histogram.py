@@ -18,10 +18,10 @@ _LEAST_WIDTH = 12
 
 @dataclass(frozen=True, slots=True)
 class LengthBin:
-    """Rows of `start` to below `stop` tokens."""
+    """Rows of `shortest` to `longest` tokens."""
 
-    start: int
-    stop: int
+    shortest: int
+    longest: int
     rows: int
 
 
@@ -48,7 +48,7 @@ class LengthHistogram(Widget):
         width, height = self.size.width, self.size.height
         if not self._bins or width < _LEAST_WIDTH or height < 2:
             return Content("")
-        first, last = self._bins[0].start, self._bins[-1].stop
+        first, last = self._bins[0].shortest, self._bins[-1].longest
         columns = spread(self._bins, width)
         cut = None
         if self._cut is not None and first <= self._cut < last:
@@ -58,12 +58,12 @@ class LengthHistogram(Widget):
 
 
 def spread(bins: Sequence[LengthBin], columns: int) -> list[float]:
-    """Rows in each of `columns` equal steps from the first bin's start to the last one's end."""
-    first = bins[0].start
-    step = (bins[-1].stop - first) / columns
+    """Rows in each of `columns` equal steps over all lengths."""
+    first = bins[0].shortest
+    step = (bins[-1].longest + 1 - first) / columns
     found = [0.0] * columns
     for each in bins:
-        low, high = (each.start - first) / step, (each.stop - first) / step
+        low, high = (each.shortest - first) / step, (each.longest + 1 - first) / step
         for column in range(int(low), min(columns, int(high) + 1)):
             share = max(0.0, min(high, column + 1) - max(low, column)) / (high - low)
             found[column] += each.rows * share

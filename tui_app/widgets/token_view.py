@@ -1,4 +1,4 @@
-"""Text in pieces that are learnt from or not, each token as it is: wrapped, scrolled, and drawn only where it is seen."""
+"""Text in pieces that are learnt from or not: wrapped, scrolled, and drawn only where it is seen."""
 
 from __future__ import annotations
 
@@ -87,8 +87,9 @@ class TokenView(ScrollView, can_focus=True):
         if pieces == self._pieces and brackets == self._brackets:
             return
         self._pieces, self._brackets, self._laid_out = pieces, brackets, None
-        self.scroll_home(animate=False)
-        self._lay_out()
+        if self.is_mounted:
+            self.scroll_home(animate=False)
+            self._lay_out()
 
     @property
     def text(self) -> str:
@@ -169,6 +170,7 @@ def _styled(pieces: Iterable[Piece], *, brackets: bool) -> Iterator[tuple[str, s
         learnt = piece.kind in TRAINED
         if brackets and open_bracket and not learnt:
             yield "]", "bracket"
+            fresh = False
         own_line = piece.kind in ("heading", "note", "problem")
         if own_line and not fresh:
             yield "\n", ""
