@@ -12,8 +12,12 @@ from core.devices.choose import ChosenDevice, choose_device
 from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
 from core.errors import SftuiError
-from core.memory.estimate import MemoryEstimate, Verdict, estimate, verdict
+from core.memory.estimate import MemoryEstimate, Verdict, verdict
+from core.memory.spec_estimate import adapter_choices, estimate_of
+from core.memory.stored_weights import stored_weights
+from core.memory.weight_problems import weight_problems
 from core.memory.weights import ModelWeights, weights_in_files, weights_of
+from core.models.adapter_files import start_of
 from core.models.architecture import Architecture, Preference, detect
 from core.models.attention import attention_problem, choose_attention
 from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model_folder
@@ -49,19 +53,30 @@ class ModelFacts:
     """Its exact modules; None while nobody has built them."""
     unbuilt: SftuiError | None = None
     """Why its modules cannot be built."""
+    untokenized: SftuiError | None = None
+    """Why its tokenizer cannot be loaded, as far as its files tell."""
 
     @property
     def wants_inventory(self) -> bool:
         """Whether planning would be more exact with an inventory that may be built."""
-        known = self.inventory is not None or self.unbuilt is not None
-        return not known and self.architecture.stored_quantization is None and self.architecture.remote_code is None
+        return self.inventory is None and self.unbuilt is None
 
     @functools.cached_property
     def weights(self) -> ModelWeights:
         """The weights to plan with."""
+        known = self.architecture
+        if known.stored_quantization is not None:
+            return stored_weights(
+                self.tensors,
+                known.stored_quantization,
+                tied_embeddings=known.tied_embeddings,
+                vision=known.vision,
+                hidden_size=known.hidden_size,
+                inventory=self.inventory,
+            )
         if self.inventory is not None:
             return weights_of(self.inventory)
-        return weights_in_files(self.tensors, tied_embeddings=self.architecture.tied_embeddings)
+        return weights_in_files(self.tensors, tied_embeddings=known.tied_embeddings, vision=known.vision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,13 @@ def read_model(path_or_id: str, revision: str = "main", prefer: Preference | Non
     """Look at a model's files. Raises SftuiError if there is no such model here, or not one that sftui can train."""
     folder = resolve_model_folder(path_or_id, revision)
     architecture = detect(folder, prefer)
-    return ModelFacts(folder, architecture, read_tensors(folder), cached_inventory(folder, architecture.auto_class))
+    inventory = cached_inventory(folder, architecture.auto_class)
+    untokenized = None
+    try:
+        check_tokenizer_files(folder)
+    except SftuiError as error:
+        untokenized = error
+    return ModelFacts(folder, architecture, read_tensors(folder), inventory, untokenized=untokenized)
 
 
 def plan_here(spec: RunSpec) -> Plan:
@@ -138,11 +159,6 @@ def plan_here(spec: RunSpec) -> Plan:
     except SftuiError as error:
         problems.append(_problem("datasets", error))
     problems += _held_out_problems(spec, data)
-    if model is not None:
-        try:
-            check_tokenizer_files(model.folder)
-        except SftuiError as error:
-            problems.append(_problem("model_name_or_path", error))
     plan = make_plan(spec, model, gpus, read_host(runs_home()), data)
     return Plan(plan.memory, plan.device, plan.verdict, plan.verdict_reason, plan.choices, (*problems, *plan.problems))
 
@@ -154,7 +170,10 @@ def make_plan(
     host: HostSnapshot,
     data: DataFacts | None = None,
 ) -> Plan:
-    """The plan of a spec over what is known. Pure but for CUDA_VISIBLE_DEVICES, and fast enough for every key."""
+    """The plan of a spec over what is known; fast enough for every key.
+
+    Pure but for CUDA_VISIBLE_DEVICES, and for the files of an adapter to start from.
+    """
     problems: list[Problem] = []
     try:
         chosen = choose_device(spec.sftui.device, gpus, os.environ)
@@ -172,9 +191,17 @@ def make_plan(
         return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
     choices.insert(0, Choice("auto_class", model.architecture.auto_class, model.architecture.reason))
     problems += _model_problems(spec, model)
-    memory = _estimate(spec, model, dtype.value)
+    start = None
+    if spec.use_peft and spec.sftui.start_from_adapter is not None:
+        try:
+            start = start_of(spec.sftui.start_from_adapter)
+        except SftuiError as error:
+            problems.append(_problem("sftui.start_from_adapter", error))
+    problems += weight_problems(spec, model.weights, start)
+    choices += adapter_choices(spec, model.weights, start)
+    memory = estimate_of(spec, model.weights, dtype.value, start)
     if memory is None:
-        reason = "a checkpoint that is stored quantized is not estimated yet"
+        reason = "weights that are stored quantized cannot all be trained"
         return Plan(None, device, "unknown", reason, tuple(choices), tuple(problems))
     word, reason = verdict(memory, device.free_bytes)
     return Plan(memory, device, word, reason, tuple(choices), tuple(problems))
@@ -195,27 +222,6 @@ def describe_plan(plan: Plan) -> str:
     lines += [f"chosen   {choice.name} = {safe(choice.value)} ({safe(choice.reason)})" for choice in plan.choices]
     lines += [f"{problem.level}  {safe(str(problem))}" for problem in plan.problems]
     return "\n".join(lines)
-
-
-def _estimate(spec: RunSpec, model: ModelFacts, dtype: str) -> MemoryEstimate | None:
-    targets, parameters = spec.lora_target_modules, spec.lora_target_parameters
-    if model.architecture.stored_quantization is not None:
-        return None
-    return estimate(
-        model.weights,
-        quantization=spec.quantization,
-        double_quant=spec.use_bnb_nested_quant,
-        dtype=dtype,
-        method="lora" if spec.use_peft else "full",
-        lora_r=spec.lora_r,
-        lora_targets=tuple(targets) if isinstance(targets, list) else "all-linear",
-        optimizer=spec.optim,
-        lora_target_parameters=None if parameters is None else tuple(parameters),
-        # PEFT has neither for parameters that are no module.
-        fused_experts=not spec.use_dora and spec.sftui.init_lora_weights in ("default", "gaussian"),
-        dora=spec.use_dora,
-        train_vision=spec.sftui.train_vision,
-    )
 
 
 def _plan_device(chosen: ChosenDevice, host: HostSnapshot) -> PlanDevice:
@@ -275,7 +281,14 @@ def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:
     if model.unbuilt is not None:
         message = f"{model.unbuilt.title}: {model.unbuilt.message}"
         found.append(Problem("model_name_or_path", "warning", message, model.unbuilt.hint))
-    if spec.quantization != "none" and model.inventory and not any(g.weight.quantizable for g in model.weights.groups):
+    if model.untokenized is not None:
+        found.append(_problem("model_name_or_path", model.untokenized))
+    if (
+        spec.quantization != "none"
+        and model.weights.exact
+        and not model.weights.stored
+        and not any(g.weight.quantizable for g in model.weights.groups)
+    ):
         field = "load_in_4bit" if spec.load_in_4bit else "load_in_8bit"
         message = "saves nothing: bitsandbytes quantizes none of this model's layers."
         found.append(Problem(field, "warning", message, "Turn it off."))

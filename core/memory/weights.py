@@ -1,13 +1,14 @@
 """The weights of a model as the arithmetic of memory needs them: grouped by likeness, from files or an inventory."""
 
+import functools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from core.models.checkpoint_files import TensorInfo
-from core.models.inventory_file import Inventory, InventoryParameter, Part, element_bytes
+from core.models.inventory_file import Inventory, InventoryParameter, element_bytes
 from core.models.layers import (
     attention_outputs,
     is_embedding,
@@ -17,6 +18,7 @@ from core.models.layers import (
     output_features,
     parameter_tensors,
 )
+from core.models.tower_names import Part, parts_by_name
 
 Targets = Literal["all-linear"] | tuple[str, ...]
 """What `lora_target_modules` holds."""
@@ -48,6 +50,8 @@ class Weight:
     adapters_unknown: bool
     """A part of a mixture, as its files hold it: the model's class fuses them in ways that they do not tell."""
     part: Part
+    stored: tuple[int, int] | None = None
+    """Bytes of the weight and of its constants, where the checkpoint holds it quantized."""
 
     @property
     def elements(self) -> int:
@@ -82,6 +86,13 @@ class WeightGroup:
         )
 
 
+def modules_above(name: str) -> Iterator[str]:
+    """The modules that a weight lies in, the innermost first: "a.b.weight" → "a.b", "a"."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
 def is_called(full: str, name: str) -> bool:
     """Whether a name, or the last parts of one, means this module or parameter."""
     return full == name or full.endswith(f".{name}")
@@ -94,43 +105,75 @@ class ModelWeights:
     groups: tuple[WeightGroup, ...]
     exact: bool
     """From the model's own modules; otherwise guessed from the names and shapes in its files."""
+    tied: tuple[tuple[str, str], ...] = ()
+    """(name, the name under which its storage is among the groups) of weights that share another one's storage."""
+    stored: str | None = None
+    """How the checkpoint is quantized, if it is: "gptq 4-bit"."""
+
+    @functools.cached_property
+    def modules(self) -> frozenset[str]:
+        """Names of all modules that hold weights, and of those around them."""
+        names = [*(name for group in self.groups for name in group.names), *(name for name, _ in self.tied)]
+        return frozenset(module for name in names for module in modules_above(name))
 
 
-def weights_in_files(tensors: tuple[TensorInfo, ...], *, tied_embeddings: bool) -> ModelWeights:
-    """The weights that the headers of a checkpoint's (unquantized) files tell of."""
+def weights_in_files(tensors: tuple[TensorInfo, ...], *, tied_embeddings: bool, vision: bool = False) -> ModelWeights:
+    """The weights that the headers of a checkpoint's (unquantized) files tell of.
+
+    With `vision`, the model has a tower for images, which its names tell from the language model.
+    """
     parameters = parameter_tensors(tensors, tied_embeddings)
     never_quantized = attention_outputs(parameters)
+    part_of = parts_by_name([tensor.name for tensor in parameters])
 
     def weight(tensor: TensorInfo) -> Weight:
-        linear = is_linear(tensor)
-        per_rank = (tensor.shape[-1], tensor.shape[0]) if linear or is_embedding(tensor) else None
-        return Weight(
-            shape=tensor.shape,
-            fixed_dtype=None,
-            float32_in=(),
-            is_parameter=True,
-            quantizable=linear and tensor.name not in never_quantized,
-            outputs=output_features(tensor) if linear else 0,
-            all_linear=per_rank if linear else None,
-            named=per_rank,
-            is_fused_experts=False,
-            also_called=(),
-            is_embedding=is_embedding(tensor),
-            is_head=is_output_head(tensor),
-            adapters_unknown=is_expert(tensor),
-            part="text",
-        )
+        part = part_of(tensor.name) if vision else "text"
+        return weight_in_file(tensor, part, quantizable=tensor.name not in never_quantized)
 
-    return ModelWeights(_grouped((tensor.name, weight(tensor)) for tensor in parameters), exact=False)
+    groups = grouped((tensor.name, weight(tensor)) for tensor in parameters)
+    return ModelWeights(groups, exact=False, tied=tied_in_files(parameters, tied_embeddings))
+
+
+def tied_in_files(parameters: Iterable[TensorInfo], tied_embeddings: bool) -> tuple[tuple[str, str], ...]:
+    """The output head that shares the weight of the embedding, by the names that most models give them."""
+    tables = [tensor.name for tensor in parameters if is_embedding(tensor)] if tied_embeddings else []
+    return (("lm_head.weight", tables[0]),) if tables else ()
+
+
+def weight_in_file(
+    tensor: TensorInfo, part: Part, *, quantizable: bool = True, stored: tuple[int, int] | None = None
+) -> Weight:
+    """What the name and the shape of a tensor in a checkpoint tell of it."""
+    linear = is_linear(tensor)
+    per_rank = (tensor.shape[-1], tensor.shape[0]) if linear or is_embedding(tensor) else None
+    return Weight(
+        shape=tensor.shape,
+        fixed_dtype=None,
+        float32_in=(),
+        is_parameter=True,
+        quantizable=linear and quantizable,
+        outputs=output_features(tensor) if linear else 0,
+        all_linear=per_rank if linear else None,
+        named=per_rank,
+        is_fused_experts=False,
+        also_called=(),
+        is_embedding=is_embedding(tensor),
+        is_head=is_output_head(tensor),
+        adapters_unknown=is_expert(tensor),
+        part=part,
+        stored=stored,
+    )
 
 
 def weights_of(inventory: Inventory) -> ModelWeights:
     """The weights that a model's own modules tell of, its buffers among them."""
-    pairs = ((parameter.name, _weight(parameter)) for parameter in inventory.parameters if parameter.tied_to is None)
-    return ModelWeights(_grouped(pairs), exact=True)
+    pairs = ((parameter.name, weight_of(parameter)) for parameter in inventory.parameters if parameter.tied_to is None)
+    tied = tuple((one.name, one.tied_to) for one in inventory.parameters if one.tied_to is not None)
+    return ModelWeights(grouped(pairs), exact=True, tied=tied)
 
 
-def _weight(parameter: InventoryParameter) -> Weight:
+def weight_of(parameter: InventoryParameter) -> Weight:
+    """What the model's own modules tell of a parameter."""
     shape = parameter.shape
     # Embeddings and the output head get no adapter here, and a router only when it is named.
     named = (shape[-1], shape[0]) if parameter.kind == "linear" else None
@@ -155,7 +198,8 @@ def _weight(parameter: InventoryParameter) -> Weight:
     )
 
 
-def _grouped(weights: Iterable[tuple[str, Weight]]) -> tuple[WeightGroup, ...]:
+def grouped(weights: Iterable[tuple[str, Weight]]) -> tuple[WeightGroup, ...]:
+    """Put together, by their names but for indices, what is alike."""
     groups: dict[tuple[str, Weight], list[str]] = {}
     for name, weight in weights:
         groups.setdefault((_INDEX.sub("*", name), weight), []).append(name)

@@ -17,8 +17,9 @@ from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
 from core.errors import SftuiError
 from core.models.architecture import AutoClass
-from core.models.inventory_file import Inventory, InventoryParameter, Kind, Part, keep_inventory, library_versions
+from core.models.inventory_file import Inventory, InventoryParameter, Kind, keep_inventory, library_versions
 from core.models.targets import FUSED_NAMES, choose_targets
+from core.models.tower_names import Part
 from core.models.towers import find_towers
 from core.spec.run_spec import RunSpec
 from core.text import safe

@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 
 from core.models.architecture import AutoClass
 from core.models.precision import DTYPE_BYTES
+from core.models.tower_names import Part
 from core.paths import cache_home, write_atomically
 
 Kind = Literal["linear", "experts", "embedding", "head", "norm", "other", "buffer"]
-Part = Literal["text", "vision", "projector", "audio"]
 
 # Part of every file's name: what an older sftui wrote is never read.
 _FORMAT = 2

@@ -1,13 +1,10 @@
 """The parts of a model: its output head, and the towers for images and sound beside the language model."""
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_HEAD = re.compile(r"(^|\.)(lm_head|lm_heads|lm_loss|embed_out|output_projection|cls|generation_head)(\.|$)")
-_AUDIO = re.compile(r"(^|\.)[a-z0-9_]*(audio|speech)[a-z0-9_]*(\.|$)")
-_VISION = re.compile(r"(^|\.)[a-z0-9_]*(vision|visual|image|perceiver|multi_modal_projector)[a-z0-9_]*(\.|$)")
+from core.models.tower_names import AUDIO_NAME, HEAD_NAME, VISION_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +20,19 @@ def find_towers(model: Any) -> Towers:
     """Tell the language model from the towers beside it, by transformers' own accessor and by names within it."""
     decoder, embeddings = model.get_decoder(), model.get_input_embeddings()
     names = [name for name, _ in model.named_modules() if name]
-    found = {name for name in names if _VISION.search(name) or _AUDIO.search(name)}
+    found = {name for name in names if VISION_NAME.search(name) or AUDIO_NAME.search(name)}
     whole = decoder is model or decoder is model.base_model
     if not whole and any(module is embeddings for module in decoder.modules()):
         inside = next(name for name, module in model.named_modules() if module is decoder)
         language = output_head(model) | {inside}
         found |= {name for name in names if not within(name, language) and not inside.startswith(f"{name}.")}
-    audio = {name for name in found if _AUDIO.search(name)}
+    audio = {name for name in found if AUDIO_NAME.search(name)}
     return Towers(frozenset(found - audio), frozenset(audio))
 
 
 def output_head(model: Any) -> frozenset[str]:
     """Names of the modules between the last hidden state and the logits, each of which stands for all within it."""
-    names = {name for name, _ in model.named_modules() if _HEAD.search(name)}
+    names = {name for name, _ in model.named_modules() if HEAD_NAME.search(name)}
     head = model.get_output_embeddings()
     at = next((name for name, module in model.named_modules() if head is not None and module is head), None)
     if at is None:

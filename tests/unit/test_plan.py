@@ -141,8 +141,11 @@ def test_a_model_that_does_not_go_with_the_spec_is_told(model: ModelFacts) -> No
     quantized = replace(model, architecture=stored)
     plan = make_plan(spec(assistant_only_loss=True), quantized, ONE_GPU, HOST)
     assert [field for field, _ in problems(plan)] == ["load_in_4bit", "assistant_only_loss"]
-    assert (plan.memory, plan.verdict) == (None, "unknown")
-    assert "stored quantized" in plan.verdict_reason
+    assert plan.memory is not None
+    assert "as stored in bitsandbytes 4-bit nf4" in plan.memory.parts[0].basis
+    whole = make_plan(spec(use_peft=False, load_in_4bit=False), quantized, ONE_GPU, HOST)
+    assert [field for field, _ in problems(whole)] == ["use_peft"]
+    assert (whole.memory, whole.verdict) == (None, "unknown")
     warned = replace(model, architecture=replace(model.architecture, problems=("The tokenizer is missing.",)))
     (problem,) = make_plan(spec(), warned, ONE_GPU, HOST).problems
     assert (problem.field, problem.level, problem.message) == (
