@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _NAME = "sftui"
@@ -39,6 +40,14 @@ def expand(name: str | Path) -> Path:
         return Path(name).expanduser()
     except RuntimeError:
         return Path(name)
+
+
+def matching(pattern: str | Path) -> Iterator[Path]:
+    """The files and folders that a pattern with * ? [] or ** stands for, in no order; none for a name without them."""
+    path = expand(pattern)
+    if any(sign in str(path) for sign in "*?["):
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):
+            yield from Path(path.anchor).glob(str(path.relative_to(path.anchor)))
 
 
 def _xdg(variable: str, default: str) -> Path:

@@ -58,7 +58,7 @@ class DataFacts:
     """The first ones; all of them are in the report."""
     files: tuple[Path, ...]
     format_name: str = ""
-    mapping: ColumnMapping = ColumnMapping()
+    mapping: ColumnMapping = field(default_factory=ColumnMapping)
     sources: tuple[SourceFacts, ...] = ()
     sample: tuple[dict[str, Any], ...] = ()
     """The first rows as they were read, long texts cut."""

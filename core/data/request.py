@@ -25,12 +25,11 @@ class Source:
     @classmethod
     def of(cls, entry: DatasetSource) -> "Source":
         """The same as an entry of a spec."""
-        files = [entry.data_files] if isinstance(entry.data_files, str) else entry.data_files
         return cls(
             entry.path,
             entry.name,
             entry.data_dir,
-            None if files is None else tuple(files),
+            entry.named_files(),
             entry.split,
             None if entry.columns is None else tuple(entry.columns),
             entry.fraction,

@@ -237,7 +237,9 @@ def find_run(name: str) -> RunFolder:
 def _with_absolute_paths(spec: "RunSpec") -> "RunSpec":
     def absolute(name: str) -> str:
         path = paths.expand(name)
-        return str(path.resolve()) if path.exists() else name
+        if path.exists():
+            return str(path.resolve())
+        return str(path.absolute()) if any(paths.matching(path)) else name
 
     def files(named: Any) -> Any:
         if isinstance(named, dict):
@@ -250,9 +252,10 @@ def _with_absolute_paths(spec: "RunSpec") -> "RunSpec":
             return entry.model_copy(update={"path": absolute(entry.path)})
         return entry.model_copy(update={"data_files": files(entry.data_files)})
 
-    held_out = spec.sftui.held_out_file
+    held_out, template = spec.sftui.held_out_file, spec.chat_template_path
     return spec.model_copy(
         update={
+            "chat_template_path": absolute(template) if template else None,
             "model_name_or_path": absolute(spec.model_name_or_path),
             "datasets": [source(entry) for entry in spec.datasets],
             "sftui": spec.sftui.model_copy(update={"held_out_file": absolute(held_out) if held_out else None}),

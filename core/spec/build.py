@@ -78,7 +78,7 @@ def parse_value(name: str, text: str) -> Any:
         return None if option.optional else ""
     if text in option.choices:
         return text
-    if list in option.kinds and text.startswith("["):
+    if dict in option.kinds or (list in option.kinds and text.startswith("[")):
         return _as_yaml(text)
     if list in option.kinds and (not option.choices or "," in text):
         return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,5 +1,7 @@
 """Options that are each right and cannot go together."""
 
+from core.data.mapping import ColumnMapping
+from core.errors import SftuiError
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
 
@@ -11,11 +13,7 @@ def contradictions(spec: RunSpec) -> list[Problem]:
     def error(field: str, message: str, fix: str) -> None:
         found.append(Problem(field, "error", message, fix))
 
-    for index, source in enumerate(spec.datasets):
-        unread = [name for name in ("name", "data_dir", "columns", "fraction") if getattr(source, name) is not None]
-        unread += ["split"] if source.split != "train" else []
-        for name in unread:
-            error(f"datasets[{index}].{name}", "is not read by sftui yet.", "Name local .jsonl or .json files.")
+    found += _in_datasets(spec)
     if spec.load_in_4bit and spec.load_in_8bit:
         error("load_in_8bit", "cannot go together with load_in_4bit.", "Choose one of the two.")
     if (spec.load_in_4bit or spec.load_in_8bit) and not spec.use_peft:
@@ -52,12 +50,39 @@ def contradictions(spec: RunSpec) -> list[Problem]:
         )
     if spec.use_peft:
         found += _in_adapters(spec)
-    if spec.extra_arguments.get("padding_free") and not spec.packing and spec.max_length is not None:
+    if spec.padding_free and not spec.packing and spec.max_length is not None:
         error(
             "padding_free",
             "without packing needs an empty max_length.",
             "Turn packing on, or empty max_length.",
         )
+    return found
+
+
+def _in_datasets(spec: RunSpec) -> list[Problem]:
+    found: list[Problem] = []
+    fractions = [source.fraction for source in spec.datasets]
+    for index, source in enumerate(spec.datasets):
+        field = f"datasets[{index}]"
+        if source.fraction is None and any(fractions):
+            message = "is not given, and other datasets have a fraction: the shares of a mixture name all of it."
+            found.append(Problem(f"{field}.fraction", "error", message, "Give every dataset one, or none."))
+        if isinstance(source.data_files, dict) and source.split not in source.data_files:
+            message = f"is {source.split}, and data_files names {', '.join(source.data_files) or 'no split'}."
+            found.append(Problem(f"{field}.split", "error", message, "Name one of them."))
+    if len(spec.datasets) == 1 and any(fractions):
+        message = "changes nothing: it is the share of one dataset among several."
+        found.append(Problem("datasets[0].fraction", "warning", message, "Remove it."))
+    try:
+        mapping = ColumnMapping.from_dict(spec.sftui.columns or {})
+    except SftuiError as error:
+        found.append(Problem("sftui.columns", "error", error.message, error.hint))
+    else:
+        if spec.sftui.columns and mapping.form == "unknown":
+            message = (
+                "does not say enough: it needs messages, or user and assistant, or prompt and completion, or text."
+            )
+            found.append(Problem("sftui.columns", "error", message, "Name the columns of one of them."))
     return found
 
 

@@ -35,7 +35,7 @@ class Option:
     others: str
     """In words, what a value may be besides the choices; empty where it must be one of them."""
     kinds: tuple[type, ...]
-    """Which plain types a value may have: bool, int, float, str, list."""
+    """Which plain types a value may have: bool, int, float, str, list, dict."""
     optional: bool
     minimum: float | None = None
     exclusive_minimum: float | None = None
@@ -58,6 +58,8 @@ class Option:
             parts.append("text")
         if list in self.kinds:
             parts.append("a list")
+        if dict in self.kinds:
+            parts.append("`name: value` lines")
         if self.optional:
             parts.append("nothing")
         return " or ".join(parts)
@@ -99,8 +101,8 @@ def _option(name: str, hint: Any, default: Any) -> Option | None:
         elif origin is Literal:
             choices.extend(str(choice) for choice in arguments)
             kinds.append(str)
-        elif origin is list:
-            kinds.append(list)
+        elif origin in (list, dict):
+            kinds.append(origin)
         elif arguments:
             for inner in arguments:
                 walk(inner)

@@ -20,22 +20,30 @@ _HUB_KERNEL = r"^[\w.-]+/[\w.-]+(@[\w./-]+)?(:[\w.-]+)?$"
 
 
 class DatasetSource(BaseModel):
-    """One entry of `datasets`, as in TRL: `path: json` with `data_files`, or simply the path of a local file."""
+    """One entry of `datasets`, as in TRL: a local file, folder or pattern, `path: json` with `data_files`, or a dataset
+    of the hub by its id. The `fraction`s of a mixture are the shares of its rows that come from each.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     name: str | None = None
     data_dir: str | None = None
-    data_files: str | list[str] | None = None
+    data_files: str | list[str] | dict[str, str | list[str]] | None = None
+    """One file, several, or those of each split."""
     split: str = "train"
     columns: list[str] | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
 
+    def named_files(self) -> tuple[str, ...] | None:
+        """The files of its split as they are named; None if it names none beside its path."""
+        named = self.data_files.get(self.split, []) if isinstance(self.data_files, dict) else self.data_files
+        return named if named is None else tuple([named] if isinstance(named, str) else named)
+
     def files(self) -> tuple[Path, ...]:
         """The local files this source names."""
-        named = self.data_files if self.data_files is not None else self.path
-        return tuple(expand(name) for name in ([named] if isinstance(named, str) else named))
+        named = self.named_files()
+        return tuple(map(expand, (self.path,) if named is None else named))
 
 
 class Declared(BaseModel):
@@ -73,6 +81,14 @@ class SftuiOptions(Declared):
         str | None,
         Label("data", "Held-out file", "Rows to evaluate on, in the same form as the training rows."),
     ] = None
+    columns: Annotated[
+        dict[str, str] | None,
+        Label("data", "Columns", "Which column is what, where sftui does not see it by itself: `user: question`."),
+    ] = None
+    bad_rows: Annotated[
+        Literal["stop", "skip"],
+        Label("data", "Bad rows", "Do not start with rows that cannot be trained on, or leave them out."),
+    ] = "stop"
     sample_prompts: Annotated[
         list[str], Label("run", "Sample prompts", "Answered before and after training, side by side.")
     ] = []
@@ -139,7 +155,7 @@ class RunSpec(Declared):
         Label(
             "data",
             "Datasets",
-            "Local .jsonl or .json files with `messages`, `prompt` and `completion`, or `text`.",
+            "Files, folders and patterns of them (JSONL, JSON, CSV, Parquet, Arrow), or datasets of the hub.",
         ),
     ]
     test_split_size: (
@@ -158,6 +174,25 @@ class RunSpec(Declared):
         bool,
         Label("data", "Packing", "Fill each sequence with several rows, kept apart; faster on short rows."),
     ] = False
+    packing_strategy: Annotated[
+        Literal["bfd", "bfd_split", "wrapped"],
+        Label(
+            "data",
+            "Packing strategy",
+            "bfd keeps rows whole, bfd_split goes on with long ones in the next sequence, wrapped mixes rows.",
+        ),
+    ] = "bfd"
+    padding_free: Annotated[
+        bool, Label("data", "Padding-free", "Lay the rows of a batch end to end instead of filling them up.")
+    ] = False
+    train_sampling_strategy: Annotated[
+        Literal["random", "group_by_length"],
+        Label("data", "Order of rows", "group_by_length puts rows of like length into a batch: less padding."),
+    ] = "random"
+    chat_template_path: Annotated[
+        str | None,
+        Label("data", "Chat template", "A .jinja file, a folder with a tokenizer, or a name such as chatml."),
+    ] = None
     assistant_only_loss: Annotated[
         bool, Label("data", "Assistant-only loss", "Learn from assistant turns only; needs `messages`.")
     ] = False

@@ -70,7 +70,7 @@ def test_what_must_be_given_and_is_not_is_explained() -> None:
     assert (model.field, model.message) == ("model_name_or_path", "is missing.")
     assert "Hugging Face id" in model.fix
     assert (data.field, data.message) == ("datasets", "is missing.")
-    assert "`messages`" in data.fix
+    assert "JSONL" in data.fix
     assert [p.message for p in check_values({"model_name_or_path": "", "datasets": []}).problems] == ["is empty."] * 2
 
 
@@ -180,8 +180,10 @@ def test_what_trl_sft_writes_by_default_is_let_through_and_the_rest_of_it_refuse
         ),
         ({"padding_free": True}, "padding_free"),
         ({"dtype": "float16"}, "dtype"),
-        ({"datasets": [{"path": "a.jsonl", "fraction": 0.5}]}, "datasets[0].fraction"),
-        ({"datasets": [{"path": "a.jsonl", "split": "test"}]}, "datasets[0].split"),
+        ({"datasets": [{"path": "a.jsonl", "fraction": 0.5}, "b.jsonl"]}, "datasets[1].fraction"),
+        ({"datasets": [{"path": "json", "data_files": {"train": "a"}, "split": "test"}]}, "datasets[0].split"),
+        ({"sftui": {"columns": {"question": "q"}}}, "sftui.columns"),
+        ({"sftui": {"columns": {"user": "q"}}}, "sftui.columns"),
     ],
 )
 def test_a_contradiction_stands_beside_the_option_to_change(values: dict[str, Any], field: str) -> None:
