@@ -21,7 +21,7 @@ from core.models.refusals import (
     unknown,
     unnamed,
 )
-from core.models.remote_code import CodeNotAllowedError, RemoteCode, find_remote_code, is_allowed
+from core.models.remote_code import CodeNotAllowedError, CodeNotHereError, RemoteCode, find_remote_code, is_allowed
 from core.models.stored_as import has_chat_template, stored_dtype, stored_quantization, tokenizer_length
 from core.text import safe
 
@@ -245,11 +245,7 @@ def _with_own_code(folder: Path, config: dict[str, Any], model_type: str, look: 
     if not is_allowed(remote):
         raise CodeNotAllowedError(in_words(model_type), remote)
     if remote.missing:
-        raise SftuiError(
-            "The model's code is missing",
-            f"{safe(str(folder))} names {safe(', '.join(remote.missing[:5]))} as its code, and has no such file.",
-            "Download the model again, with its Python files.",
-        )
+        raise CodeNotHereError(folder, remote)
     offered = config["auto_map"] if isinstance(config["auto_map"], dict) else {}
     auto_class: AutoClass
     for auto_class in get_args(AutoClass):

@@ -16,9 +16,10 @@ from urllib.parse import quote
 
 from core.errors import SftuiError
 from core.models.blobs import Blob, DownloadCancelledError, fetch, file_size
-from core.models.checkpoint_files import hub_cache
+from core.models.checkpoint_files import hub_cache, read_config
 from core.models.hub import HubFile, HubModelDetails, model_info
 from core.models.hub_client import endpoint, in_words, too_large
+from core.models.remote_code import find_remote_code, is_allowed
 from core.text import human_bytes, safe
 
 # One connection gets but a part of a server's bandwidth; more than a few take from one another.
@@ -101,6 +102,8 @@ class Download:
     def run(self) -> Path:
         """Fetch what is not here yet and return the snapshot's folder, of the commit that the revision stands for now.
 
+        Of the model's own code, that which config.json names and what this imports, if the user has allowed it at this
+        commit; else none of it.
         `on_progress` is called in this thread, five times a second at the most. Raises SftuiError, and
         DownloadCancelledError when it was stopped; what has arrived is kept in both cases and not fetched again.
         """
@@ -108,12 +111,21 @@ class Download:
         if details.problem is not None:
             raise SftuiError("Not a model to train", f"“{safe(self.model_id)}”: {details.problem}")
         repository = _repository(self.model_id)
-        jobs = [(file, self._blob(file, details, repository)) for file in details.files]
-        in_words(partial(_check_room, repository, {blob.digest: blob for _, blob in jobs}.values()))
         snapshot = repository / "snapshots" / details.sha
-        self._fetch_all([(file, blob, snapshot / file.name) for file, blob in jobs])
+        self._bring(details.files, details, snapshot)
+        code = list(details.code)
+        # What a file imports is known once it is here.
+        while wanted := _allowed_code(snapshot, code):
+            self._bring(wanted, details, snapshot)
+            code = [file for file in code if file not in wanted]
         in_words(partial(_name_revision, repository, self.revision, details.sha))
         return snapshot
+
+    def _bring(self, files: Collection[HubFile], details: HubModelDetails, snapshot: Path) -> None:
+        repository = snapshot.parent.parent
+        jobs = [(file, self._blob(file, details, repository)) for file in files]
+        in_words(partial(_check_room, repository, {blob.digest: blob for _, blob in jobs}.values()))
+        self._fetch_all([(file, blob, snapshot / file.name) for file, blob in jobs])
 
     def _blob(self, file: HubFile, details: HubModelDetails, repository: Path) -> Blob:
         if file.size_bytes > _LARGEST_FILE:
@@ -125,6 +137,9 @@ class Download:
         # Small ones first: a refusal shows at once, and the model is known by its config.json soon.
         jobs = sorted(jobs, key=lambda job: job[1].size)
         meter = _Meter([blob for _, blob, _ in jobs], len(jobs))
+        self._stop.clear()
+        if self._cancelled:
+            raise DownloadCancelledError
         futures = _in_threads([partial(self._fetch_one, *job, meter) for job in jobs])
         try:
             waiting: set[Future[None]] = set(futures)
@@ -183,6 +198,17 @@ class _Meter:
         speed = max(0.0, (done - before) / max(now - since, 1e-3))
         left = (self._total - done) / speed if speed else 0.0 if done == self._total else None
         return DownloadProgress(self._latest, done, self._total, speed, left, len(self._finished), self._files_total)
+
+
+def _allowed_code(snapshot: Path, code: Collection[HubFile]) -> list[HubFile]:
+    """Return the Python files that are not here yet and that the user lets the model run."""
+    try:
+        remote = find_remote_code(snapshot, read_config(snapshot))
+        missing = remote.missing if remote is not None and is_allowed(remote) else ()
+    except SftuiError:
+        # It is said where the model is read, and only if the code is needed.
+        return []
+    return [file for file in code if file.name in missing]
 
 
 def _repository(model_id: str) -> Path:

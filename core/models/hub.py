@@ -69,6 +69,8 @@ class HubModelDetails:
     """What would be downloaded: weights as safetensors, configuration, tokenizer, chat template, card."""
     problem: str | None = None
     """Why it cannot be trained from; None when it can."""
+    code: tuple[HubFile, ...] = ()
+    """Python files beside config.json, of which a download takes only those that the user has allowed to run."""
 
     @property
     def total_bytes(self) -> int:
@@ -146,7 +148,8 @@ def _details(answer: dict[str, Any]) -> HubModelDetails:
         raise ValueError(sha)
     names = {entry["rfilename"] for entry in answer["siblings"]}
     files = tuple(_file(entry) for entry in answer["siblings"] if is_needed(entry["rfilename"], names))
-    return HubModelDetails(_model(answer), sha, files, _problem(names))
+    code = tuple(_file(entry) for entry in answer["siblings"] if re.fullmatch(r"\w+\.py", entry["rfilename"]))
+    return HubModelDetails(_model(answer), sha, files, _problem(names), code)
 
 
 def _file(entry: dict[str, Any]) -> HubFile:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SftuiError
-from core.models.checkpoint_files import read_json_object
+from core.models.checkpoint_files import hub_cache, read_json_object
+from core.models.hub_client import page_of
 from core.paths import config_home, write_atomically
 from core.text import safe, shorten
 
@@ -38,6 +39,18 @@ class RemoteCode:
     """A hub id, or the folder's path."""
     revision: str
     """The commit of a snapshot in the Hugging Face cache; of another folder, a checksum of the files."""
+    fetchable: bool = False
+    """Whether a download can bring what is missing: the code is the model's own, and the model lies in the cache."""
+
+    @property
+    def allowable(self) -> bool:
+        """Whether a permission would make the model load: all of the code is here, or can be fetched then."""
+        return self.fetchable or not self.missing
+
+    @property
+    def page(self) -> str:
+        """Where the files of a hub repository can be read at this revision."""
+        return f"{page_of(self.repository)}/tree/{self.revision}"
 
 
 class CodeNotAllowedError(SftuiError):
@@ -53,8 +66,29 @@ class CodeNotAllowedError(SftuiError):
             f"“{model_type}” is not a model of transformers: it is loaded by code from its own repository (auto_map), "
             f"which could do anything on this machine: {files} of {safe(remote.repository)} "
             f"at {safe(remote.revision)}.",
-            f"Choose a version that transformers supports itself, or, when you have read these files and trust them, "
-            f"put {safe(entry)} into {safe(str(_list_path()))}.",
+            "Choose a version that transformers supports itself, or, when you have read these files"
+            f"{' at ' + safe(remote.page) if remote.fetchable and remote.missing else ''} and trust them, "
+            f"allow them with ctrl+o on sftui's Model screen, or put {safe(entry)} into {safe(str(_list_path()))}.",
+        )
+        self.remote = remote
+
+
+class CodeNotHereError(SftuiError):
+    """The model runs code of its own, which is allowed but not here."""
+
+    remote: RemoteCode
+
+    def __init__(self, folder: Path, remote: RemoteCode) -> None:
+        hint = "Download the model again, with its Python files."
+        if remote.fetchable:
+            files = safe(" ".join(remote.missing))
+            command = f"hf download {safe(remote.repository)} {files} --revision {remote.revision}"
+            hint = f"Fetch them with Enter on sftui's Model screen, or: {command}"
+        missing = safe(shorten(", ".join(remote.missing), 200))
+        super().__init__(
+            "The model's code is missing",
+            f"{safe(str(folder))} names {missing} as its code, and has no such file.",
+            hint,
         )
         self.remote = remote
 
@@ -87,7 +121,9 @@ def find_remote_code(folder: Path, config: dict[str, Any]) -> RemoteCode | None:
     missing = (*(f"{module}.py" for module in sorted(own) if module not in sources), *foreign)
     snapshot = _SNAPSHOT.search(folder.absolute().as_posix())
     if snapshot is not None:
-        return RemoteCode(files, missing, snapshot["id"].replace("--", "/"), snapshot["commit"])
+        in_cache = folder.absolute().parents[2] == hub_cache().absolute()
+        repository = snapshot["id"].replace("--", "/")
+        return RemoteCode(files, missing, repository, snapshot["commit"], in_cache and not foreign)
     digest = hashlib.sha256()
     for module in sorted(sources):
         digest.update(f"{module}\0{len(sources[module])}\0".encode() + sources[module])
