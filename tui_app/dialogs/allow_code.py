@@ -48,6 +48,10 @@ class AllowCodeDialog(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """Lay out what would run, and the field for the word."""
         remote = self._remote
+        where, later = str(self._folder), ""
+        if remote.missing:
+            where = remote.page
+            later = "Of these, what is not here is fetched then, with what it imports from the same repository.\n"
         with Vertical():
             yield Static("! This model runs its own code", classes="title", markup=False)
             with VerticalScroll(can_focus=False):
@@ -55,7 +59,8 @@ class AllowCodeDialog(ModalScreen[bool]):
                     safe(
                         f"Loading it runs these files, which may do anything that you may do on this machine:\n"
                         f"  {chr(10).join(remote.files).replace(chr(10), chr(10) + '  ')}\n"
-                        f"Repository  {remote.repository}\nRevision    {remote.revision}\nRead them   {self._folder}",
+                        f"{later}"
+                        f"Repository  {remote.repository}\nRevision    {remote.revision}\nRead them   {where}",
                         keep_newlines=True,
                     ),
                     markup=False,

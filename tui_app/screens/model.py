@@ -14,7 +14,7 @@ from core.errors import SftuiError
 from core.models.catalog import LocalModel
 from core.models.checkpoint_files import ModelNotHereError, resolve_model_folder
 from core.models.folders import forget_folder, remember_folder
-from core.models.remote_code import CodeNotAllowedError, RemoteCode, allow
+from core.models.remote_code import CodeNotAllowedError, CodeNotHereError, RemoteCode, allow
 from core.paths import expand
 from core.text import safe
 from tui_app.background import in_thread
@@ -115,6 +115,9 @@ class ModelScreen(SetupScreen):
         draft, name, state = self.draft, self.chosen, self.sftui.download
         panel, card = self.query_one(DownloadPanel), self.query_one(ModelCard)
         mine = state if state is not None and state.model_id == name and draft.model is None else None
+        if mine is not None and mine.phase == "done" and draft.model_problem is not None:
+            # It is here, and refused: the card says why.
+            mine = None
         panel.display = bool(name) and (mine is not None or self._is_unfinished() or self._asked.name == name)
         card.display = draft.model is not None or not panel.display
         panel.show_model(name, mine, self._asked)
@@ -144,6 +147,9 @@ class ModelScreen(SetupScreen):
         if state is not None and state.phase == "done":
             self._asked = Asked()
             self.finder.local.find()
+            missing = self._missing_code
+            if missing is not None and missing.repository == state.model_id != self.chosen:
+                self.post_message(ModelChanged(self.chosen))
         if self.is_current:
             self._show_card()
 
@@ -165,8 +171,10 @@ class ModelScreen(SetupScreen):
     @on(ModelFinder.Taken)
     def taken(self, event: ModelFinder.Taken) -> None:
         """Choose a model; one that is not here is asked about, then fetched; go on with what is chosen already."""
-        name, model = event.name or self.chosen, event.model
-        if model is not None and (model.source != "cache" or model.complete):
+        name, model, missing = event.name or self.chosen, event.model, self._missing_code
+        if missing is not None and name == self.chosen:
+            self._start_download(missing.repository, missing.revision)
+        elif model is not None and (model.source != "cache" or model.complete):
             self._take(model, name)
         elif name != self.chosen:
             self._fetch(name)
@@ -213,7 +221,7 @@ class ModelScreen(SetupScreen):
         state = self.sftui.download
         is_begun = state is not None and state.model_id == name and state.phase in ("stopped", "failed")
         if not is_new and (is_begun or self._asked.can_start(name)):
-            self._start_download(name)
+            self._start_download(name, self.draft.model_key[1])
         elif "/" not in name and not self.finder.on_hub:
             self.finder.toggle_hub()
         elif is_new or not self._asked.is_waiting(name):
@@ -233,10 +241,10 @@ class ModelScreen(SetupScreen):
             self._asked = asked
             self._show_card()
 
-    def _start_download(self, name: str) -> None:
+    def _start_download(self, name: str, revision: str) -> None:
         state = self.sftui.download
         if state is None or not state.is_active:
-            self.sftui.downloads.start(name, self.draft.model_key[1])
+            self.sftui.downloads.start(name, revision)
         elif state.model_id != name:
             self.notify(f"{safe(state.model_id)} is being downloaded: ctrl+x stops it.", markup=False)
 
@@ -253,7 +261,7 @@ class ModelScreen(SetupScreen):
             return draft.model is not None and bool(draft.model.architecture.alternatives)
         if action == "allow_code":
             problem = draft.model_problem
-            return isinstance(problem, CodeNotAllowedError) and not problem.remote.missing
+            return isinstance(problem, CodeNotAllowedError) and problem.remote.allowable
         if action == "stop_download":
             return state is not None and state.phase == "running"
         if action == "forget_folder":
@@ -284,7 +292,19 @@ class ModelScreen(SetupScreen):
 
     def _allow(self, name: str, remote: RemoteCode, is_allowed: bool | None) -> None:
         if is_allowed:
-            self._keep(partial(allow, remote), partial(self.post_message, ModelChanged(name)))
+            self._keep(partial(allow, remote), partial(self._allowed, name, remote))
+
+    def _allowed(self, name: str, remote: RemoteCode) -> None:
+        self.post_message(ModelChanged(name))
+        if remote.missing and name == self.chosen:
+            # At the very commit that is allowed: the branch may have moved on.
+            self._start_download(remote.repository, remote.revision)
+
+    @property
+    def _missing_code(self) -> RemoteCode | None:
+        """Code of the chosen model that is allowed, and that a download would bring."""
+        problem = self.draft.model_problem
+        return problem.remote if isinstance(problem, CodeNotHereError) and problem.remote.fetchable else None
 
     def action_forget_folder(self) -> None:
         """List the models of a remembered folder no more."""

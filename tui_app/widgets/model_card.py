@@ -70,8 +70,11 @@ def _own_code(problem: CodeNotAllowedError) -> list[Fact]:
         return [*facts, Fact("", Content.styled(never, "$warning"))]
     if remote.missing:
         facts.append(Fact("", Content.styled(f"! Not here: {safe(', '.join(remote.missing))}", "$warning")))
-    else:
+    if remote.allowable:
         does = "  see them, and allow exactly them if you have read and trust them"
+        if remote.missing:
+            does = "  allow this revision's code, if you have read and trust it; only then it is fetched"
+            facts.append(Fact("Read it at", remote.page))
         facts.append(Fact("", Content.assemble(("ctrl+o", "$accent bold"), does)))
     return facts
 
