@@ -1,0 +1,118 @@
+"""The app as far as the set-up goes: what the draft names is read, and what was read is taken over."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from textual import work
+from textual.app import App
+from textual.reactive import var
+
+from tui_app import messages, reading
+from tui_app.background import in_thread
+from tui_app.machine import machine_line, same_memory
+
+if TYPE_CHECKING:
+    from core.devices.gpu import GpuReading
+    from core.devices.host import HostSnapshot
+    from core.memory.plan import ModelFacts
+    from core.runs.launch import WarmRunner
+    from tui_app.draft import Draft
+
+READ_DELAY_SECONDS = 0.15
+"""How long typing must pause before what it names is read."""
+
+
+class DraftingApp(App[int]):
+    """Keeps the draft; the set-up screens post DraftChanged and watch `draft`."""
+
+    draft: var[Draft | None] = var(None)
+    """The run that is being set up; None until a set-up screen is first opened."""
+    machine: var[str] = var("")
+    """This host and its device in words."""
+    devices_read: var[tuple[GpuReading, HostSnapshot] | None] = var(None)
+    """GPUs and host as last read."""
+
+    def __init__(self, draft_values: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self._draft_values = draft_values or {}
+        self._planned_for: tuple[GpuReading, HostSnapshot] | None = None
+        self._warm: WarmRunner | None = None
+
+    def _ensure_draft(self) -> Draft:
+        from tui_app.draft import Draft
+
+        if self.draft is None:
+            self._set_draft(Draft.of(self._draft_values))
+        assert self.draft is not None
+        return self.draft
+
+    def _set_draft(self, draft: Draft) -> None:
+        self._planned_for = self.devices_read
+        self.draft = draft if self.devices_read is None else draft.with_devices(*self.devices_read)
+
+    def watch_draft(self, draft: Draft | None) -> None:
+        """Read what the draft names and nobody has read."""
+        if draft is None:
+            return
+        if draft.needs_model:
+            self._read_model(draft)
+        if draft.needs_data:
+            self._read_data(draft)
+
+    @work(group="read-model", exclusive=True)
+    async def _read_model(self, draft: Draft) -> None:
+        await asyncio.sleep(READ_DELAY_SECONDS)
+        self.post_message(await in_thread(partial(reading.read_model, draft)))
+
+    @work(group="read-data", exclusive=True)
+    async def _read_data(self, draft: Draft) -> None:
+        await asyncio.sleep(READ_DELAY_SECONDS)
+        self.post_message(await in_thread(partial(reading.read_data, draft)))
+
+    def on_draft_changed(self, message: messages.DraftChanged) -> None:
+        """Take over what was typed or chosen."""
+        self.draft = self._ensure_draft().changed(message.changes)
+
+    def on_model_read(self, message: messages.ModelRead) -> None:
+        """Take over what was read, unless another model is named by now."""
+        if self.draft is not None and message.key == self.draft.model_key:
+            self.draft = self.draft.with_model(message.model, message.problem)
+            self._ask_for_inventory()
+
+    def _ask_for_inventory(self) -> None:
+        model = self.draft.model if self.draft is not None else None
+        if model is not None and model.wants_inventory and self._warm is not None:
+            self._build_inventory(model, self._warm)
+
+    @work(group="inventory", exclusive=True)
+    async def _build_inventory(self, model: ModelFacts, warm: WarmRunner) -> None:
+        built = await in_thread(partial(reading.build_inventory, model, warm))
+        if built is not None:
+            self.post_message(messages.ModelBuilt(model, built))
+
+    def on_model_built(self, message: messages.ModelBuilt) -> None:
+        """Take over what was built, unless the model was read again or is another one by now."""
+        if self.draft is not None and self.draft.model is message.before:
+            self.draft = self.draft.with_model(message.after)
+
+    def on_model_changed(self, message: messages.ModelChanged) -> None:
+        """Read the model again if it is the draft's."""
+        if self.draft is not None and message.name == self.draft.model_key[0]:
+            self.draft = self.draft.with_model(None)
+
+    def on_data_read(self, message: messages.DataRead) -> None:
+        """Take over what was read, unless other files are named by now."""
+        if self.draft is not None and message.key == self.draft.data_key:
+            self.draft = self.draft.with_data(message.data, message.problem)
+
+    def on_machine_read(self, message: messages.MachineRead) -> None:
+        """Show the devices, and plan for them again when their free memory has moved."""
+        self.machine = machine_line(message.gpus, message.host)
+        devices = (message.gpus, message.host)
+        if self.draft is not None and not same_memory(self._planned_for, devices):
+            self._planned_for = devices
+            self.draft = self.draft.with_devices(*devices)
+        self.devices_read = devices
