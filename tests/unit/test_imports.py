@@ -23,16 +23,32 @@ HEAVY = {
     "core.models.start_adapter",
     "core.models.targets",
     "core.models.inventory",
+    "core.data.arrow_reader",
     "core.data.rendering",
     "core.results.answers",
     "core.starter.build_model",
 }
-HEAVY_LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "tokenizers")
+HEAVY_LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "tokenizers",
+    "pyarrow",
+)
 NOT_IN_CORE = (*HEAVY_LIBRARIES, "numpy", "textual", "rich", "tui_app")
 # Needed by a library of ours, though we never name it.
 UNNAMED = {"accelerate"}
 MODULE_OF = {"nvidia-ml-py": "pynvml", "pyyaml": "yaml"}
-COMES_WITH = {"annotated_types": "pydantic", "httpx2": "huggingface_hub", "safetensors": "transformers"}
+COMES_WITH = {
+    "annotated_types": "pydantic",
+    "httpx2": "huggingface_hub",
+    "safetensors": "transformers",
+    "pyarrow": "datasets",
+}
 
 LOADED = """
 import importlib, json, sys
