@@ -77,12 +77,41 @@ class ChoiceMade:
 
 
 @dataclass(frozen=True, slots=True)
+class DataProgressed:
+    """So much of the data is read (bytes) or turned into tokens (rows); a few a second at most."""
+
+    step: Literal["checking", "tokenizing"]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class KindCount:
+    """How many rows have one kind of problem."""
+
+    kind: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class DataPrepared:
-    """The rows are read, mapped and checked."""
+    """The rows are read, mapped, checked, tokenized, cut and packed. Rows of both parts where nothing else is said."""
 
     form: str
     train_rows: int
     held_out_rows: int
+    skipped_rows: int = 0
+    """Left out because they are wrong, or because the chat template refuses them."""
+    skipped_kinds: tuple[KindCount, ...] = ()
+    dropped_rows: int = 0
+    """Left out because nothing within `max_length` is to be learned."""
+    truncated_rows: int = 0
+    """Cut at `max_length`."""
+    sequences: int | None = None
+    """What the training rows are packed into; None in journals of versions that did not tell, like the next two."""
+    tokens: int | None = None
+    """Of the training rows, once they are cut."""
+    trained_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +263,7 @@ Event = (
     RunStarted
     | PhaseStarted
     | ChoiceMade
+    | DataProgressed
     | DataPrepared
     | LoadProgressed
     | ModelLoaded

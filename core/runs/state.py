@@ -90,6 +90,8 @@ class RunState:
     last_time: float | None = None
     last_seq: int = 0
     choices: tuple[events.ChoiceMade, ...] = ()
+    data_progress: events.DataProgressed | None = None
+    """How far the data is read or tokenized; None before, and once it is prepared."""
     data: events.DataPrepared | None = None
     load_progress: events.LoadProgressed | None = None
     """How far the weights are loaded; None before, and in journals of versions that did not tell."""
@@ -174,6 +176,7 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "started_at": entry.time if state.started_at is None else state.started_at,
                 "phase": None,
                 "phase_detail": "",
+                "data_progress": None,
                 "load_progress": None,
                 "commands": (),
                 "outcome": None,
@@ -183,8 +186,10 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
         case events.ChoiceMade():
             others = tuple(choice for choice in state.choices if choice.name != event.name)
             return {"choices": (*others, event)}
+        case events.DataProgressed():
+            return {"data_progress": event}
         case events.DataPrepared():
-            return {"data": event}
+            return {"data": event, "data_progress": None}
         case events.LoadProgressed():
             return {"load_progress": event}
         case events.ModelLoaded():
