@@ -184,7 +184,7 @@ def _base_basis(weights: ModelWeights, quantization: Quantization, layers: int, 
         later = ""
         if weights.stored.startswith("compressed-tensors"):
             later = ", until compressed-tensors unpacks them at the first step"
-        return f"{layers} linear layers as stored in {weights.stored}{later}, the rest as stored"
+        return f"{layers} linear layers as stored in {weights.stored}{later}, the rest not quantized"
     bits = DTYPE_BYTES[dtype] * 8
     return f"{layers} linear layers in {quantization}, the rest in {bits} bit" if layers else f"all in {bits} bit"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from core.memory.weights import ModelWeights, Weight, grouped, tied_in_files, weight_in_file, weight_of
 from core.models.checkpoint_files import TensorInfo
 from core.models.inventory_file import Inventory
-from core.models.layers import attention_outputs, is_output_head
+from core.models.layers import attention_outputs, is_expert, is_output_head
 from core.models.tower_names import parts_by_name
 
 # What the methods of transformers call the constants beside a layer's packed weights.
@@ -76,15 +76,10 @@ def stored_weights(
     hidden_size: int | None,
     inventory: Inventory | None,
 ) -> ModelWeights:
-    """The weights of a checkpoint whose quantization is `stored` ("gptq 4-bit"), exact where an inventory fits it.
-
-    What is not quantized comes in as it is stored, whatever is asked for.
-    """
+    """The weights of a checkpoint whose quantization is `stored` ("gptq 4-bit"), exact where an inventory fits it."""
     layers, plain = _split(tensors)
-    if inventory is not None:
-        places = {one.module for one in inventory.parameters if one.name == f"{one.module}.weight"}
-        if layers.keys() <= places:
-            return _exact(layers, plain, stored, inventory)
+    if inventory is not None and (found := _by_modules(layers, plain, stored, inventory)):
+        return found
     plain = tuple(one for one in plain if not (tied_embeddings and is_output_head(one)))
     part_of = parts_by_name([*layers, *(one.name for one in plain)])
     untouched = attention_outputs(plain)
@@ -93,11 +88,13 @@ def stored_weights(
         for one in plain:
             weight = weight_in_file(one, part_of(one.name) if vision else "text", quantizable=False)
             adapts = one.name not in untouched
+            # Experts are fused while they load.
+            kept = not one.is_parameter or (_comes_as_stored(one.name, stored) and not is_expert(one))
             yield (
                 one.name,
                 replace(
                     weight,
-                    fixed_dtype=_dtype(one),
+                    fixed_dtype=_dtype(one) if kept else None,
                     is_parameter=one.is_parameter,
                     all_linear=weight.all_linear if adapts else None,
                 ),
@@ -113,23 +110,44 @@ def stored_weights(
     return ModelWeights(grouped(weights()), exact=False, tied=tied, stored=stored)
 
 
-def _exact(layers: dict[str, _Layer], plain: tuple[TensorInfo, ...], stored: str, inventory: Inventory) -> ModelWeights:
-    kept = {one.name: _dtype(one) for one in plain}
+def _by_modules(
+    layers: dict[str, _Layer], plain: tuple[TensorInfo, ...], stored: str, inventory: Inventory
+) -> ModelWeights | None:
+    """The weights of an inventory with what the files say of them; None where their layers are not the same."""
+    packed = {_common_name(f"{name}.weight"): layer for name, layer in layers.items()}
+    kept = {_common_name(one.name): _dtype(one) for one in plain}
+    own = [one for one in inventory.parameters if one.tied_to is None]
+    if len(packed) < len(layers) or not packed.keys() <= {_common_name(one.name) for one in own}:
+        return None
+    # What is renamed while it loads is as all the others are.
+    types = {_dtype(one) for one in plain if one.is_parameter}
+    usual = next(iter(types)) if len(types) == 1 else None
     pairs, exact = [], True
-    for parameter in inventory.parameters:
-        if parameter.tied_to is not None:
-            continue
-        weight = replace(weight_of(parameter), quantizable=False)
-        layer = layers.get(parameter.module)
-        if layer is not None and parameter.name == f"{parameter.module}.weight":
-            weight = replace(weight, stored=layer.stored)
-        elif parameter.name in kept:
-            weight = replace(weight, fixed_dtype=kept[parameter.name] or weight.fixed_dtype)
-        else:
-            exact = exact and parameter.kind == "buffer"
+    for parameter in own:
+        weight, name = replace(weight_of(parameter), quantizable=False), _common_name(parameter.name)
+        if name in packed:
+            weight = replace(weight, stored=packed[name].stored)
+        elif parameter.kind != "buffer" and _comes_as_stored(parameter.name, stored):
+            fixed = kept.get(name) or usual
+            exact = exact and fixed is not None
+            weight = replace(weight, fixed_dtype=fixed)
         pairs.append((parameter.name, weight))
     tied = tuple((one.name, one.tied_to) for one in inventory.parameters if one.tied_to is not None)
     return ModelWeights(grouped(pairs), exact=exact, tied=tied, stored=stored)
+
+
+def _comes_as_stored(name: str, stored: str) -> bool:
+    """Whether transformers leaves the type of a weight that is not quantized as it is in the files.
+
+    All of that name pass through what takes bitsandbytes' layers apart; everything else is turned into the type that
+    the model is loaded in.
+    """
+    return stored.startswith("bitsandbytes") and name.endswith(".weight")
+
+
+def _common_name(name: str) -> str:
+    """A weight's name without what the files of many models call otherwise than the model itself."""
+    return ".".join(part for part in name.split(".") if part not in ("model", "language_model"))
 
 
 def _split(tensors: tuple[TensorInfo, ...]) -> tuple[dict[str, _Layer], tuple[TensorInfo, ...]]:

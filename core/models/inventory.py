@@ -16,8 +16,10 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
 from core.errors import SftuiError
-from core.models.architecture import AutoClass
+from core.models.architecture import AutoClass, detect
+from core.models.checkpoint_files import read_config
 from core.models.inventory_file import Inventory, InventoryParameter, Kind, keep_inventory, library_versions
+from core.models.remote_code import find_remote_code, is_allowed
 from core.models.targets import FUSED_NAMES, choose_targets
 from core.models.tower_names import Part
 from core.models.towers import find_towers
@@ -36,11 +38,15 @@ _SIXTEEN_BIT = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 def build_inventory(folder: Path, auto_class: AutoClass) -> Inventory:
     """The inventory of the model in `folder`, which is kept on disk as well; seconds, and no weight is read.
 
-    Raises SftuiError when transformers cannot build the model.
+    Code of the model's own runs only where the user has allowed what is there now. A checkpoint that is stored
+    quantized is built as if it were not. Raises SftuiError when transformers cannot build the model.
     """
+    trusted = _trusts_own_code(folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-        inventory = inventory_of(config, auto_class)
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
+        for part in (config, config.get_text_config()):
+            part.__dict__.pop("quantization_config", None)
+        inventory = inventory_of(config, auto_class, trusted=trusted)
     except Exception as error:
         # A configuration from anywhere makes a model's class raise anything.
         raise SftuiError(
@@ -52,11 +58,11 @@ def build_inventory(folder: Path, auto_class: AutoClass) -> Inventory:
     return inventory
 
 
-def inventory_of(config: Any, auto_class: AutoClass) -> Inventory:
-    """The inventory of the model that a configuration of transformers describes."""
-    model = _build(config, auto_class)
-    quantized = _quantized_weights(_build(config, auto_class))
-    adapted = _adapted_weights(_build(config, auto_class))
+def inventory_of(config: Any, auto_class: AutoClass, *, trusted: bool = False) -> Inventory:
+    """The inventory of the model that a configuration describes; a `trusted` one may name code of its own."""
+    model = _build(config, auto_class, trusted)
+    quantized = _quantized_weights(_build(config, auto_class, trusted))
+    adapted = _adapted_weights(_build(config, auto_class, trusted))
     saved = model.state_dict().keys()
     kept = {name: _float32_names(model, dtype, saved) for name, dtype in _SIXTEEN_BIT.items()}
     modules = dict(model.named_modules())
@@ -87,10 +93,18 @@ def inventory_of(config: Any, auto_class: AutoClass) -> Inventory:
     return Inventory(model.config.model_type, auto_class, library_versions(), tuple(found))
 
 
-def _build(config: Any, auto_class: AutoClass) -> Any:
+def _trusts_own_code(folder: Path) -> bool:
+    remote = find_remote_code(folder, read_config(folder))
+    # Most models that bring code are in transformers too, which is used then.
+    return remote is not None and detect(folder).remote_code == remote and is_allowed(remote)
+
+
+def _build(config: Any, auto_class: AutoClass, trusted: bool) -> Any:
     with torch.device("meta"):
         # Building writes into the configuration.
-        return getattr(transformers, auto_class).from_config(copy.deepcopy(config), dtype=_NEUTRAL)
+        return getattr(transformers, auto_class).from_config(
+            copy.deepcopy(config), dtype=_NEUTRAL, trust_remote_code=trusted
+        )
 
 
 def _quantized_weights(model: Any) -> set[str]:

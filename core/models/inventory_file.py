@@ -11,8 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from core.errors import SftuiError
 from core.models.architecture import AutoClass
+from core.models.checkpoint_files import read_config
 from core.models.precision import DTYPE_BYTES
+from core.models.remote_code import find_remote_code
 from core.models.tower_names import Part
 from core.paths import cache_home, write_atomically
 
@@ -128,8 +131,9 @@ def library_versions() -> dict[str, str]:
 
 
 def inventory_path(folder: Path, auto_class: AutoClass) -> Path:
-    """Where the inventory of a model is kept. Raises OSError when config.json cannot be read."""
-    what = [_FORMAT, auto_class, sorted(library_versions().items())]
+    """Where the inventory of a model is kept. Raises SftuiError or OSError when config.json cannot be read."""
+    code = find_remote_code(folder, read_config(folder))
+    what = [_FORMAT, auto_class, sorted(library_versions().items()), code.revision if code else None]
     digest = hashlib.sha256((folder / "config.json").read_bytes() + json.dumps(what).encode())
     return cache_home() / "inventory" / f"{digest.hexdigest()}.json"
 
@@ -137,14 +141,14 @@ def inventory_path(folder: Path, auto_class: AutoClass) -> Path:
 def cached_inventory(folder: Path, auto_class: AutoClass) -> Inventory | None:
     """The inventory that was built for this configuration and these libraries; None if there is none."""
     # A damaged file costs building it again, nothing else.
-    with contextlib.suppress(OSError, ValueError, RecursionError, metadata.PackageNotFoundError):
+    with contextlib.suppress(SftuiError, OSError, ValueError, RecursionError, metadata.PackageNotFoundError):
         return Inventory.from_json(json.loads(inventory_path(folder, auto_class).read_text(encoding="utf-8")))
     return None
 
 
 def keep_inventory(folder: Path, inventory: Inventory) -> None:
     """Keep an inventory for the next time; a cache that cannot be written is no failure."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(SftuiError, OSError):
         path = inventory_path(folder, inventory.auto_class)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(inventory.to_json(), separators=(",", ":")))
