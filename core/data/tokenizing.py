@@ -1,10 +1,18 @@
 """Rows into the tokens that are trained on: the very same for the inspector, the statistics and the run."""
 
-from collections.abc import Mapping
+import copy
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+from trl.chat_template_utils import get_training_chat_template
+from trl.data_utils import common_prefix_length
 
 from core.choice import Choice
 from core.data.learn_from import LearnFrom
+from core.data.masks import Span, TurnFinder, check_spans
+from core.data.rendered_chat import PROBE, ChatTemplate, Messages, marks_answers
+from core.data.template_facts import TemplateFacts, template_facts, unusable
 from core.data.tokenized_row import RowError, TokenizedRow
 from core.spec.problems import Problem
 
@@ -12,9 +20,17 @@ __all__ = ["MaskWay", "RowError", "RowTokenizer", "TokenizedRow"]
 
 MaskWay = Literal["markers", "training-template", "computed", "completion", "all"]
 
+_WAYS: Mapping[MaskWay, str] = {
+    "markers": "the chat template itself marks what the assistant says",
+    "training-template": "TRL has a variant of this chat template that marks what the assistant says",
+    "computed": "the assistant's turns are found in the rendered text, and proven for each row",
+    "completion": "the loss counts what follows the prompt",
+    "all": "the loss counts every token",
+}
+
 
 class RowTokenizer:
-    """Makes tokens of canonical rows, one at a time."""
+    """Makes tokens of canonical rows, one at a time, as TRL would; what TRL cannot mask is computed and proven."""
 
     way: MaskWay
     """How it is known what to train on."""
@@ -22,14 +38,220 @@ class RowTokenizer:
     """What was decided about template and tokenizer."""
     problems: tuple[Problem, ...]
     """What a person should know about template and tokenizer before the start."""
+    facts: TemplateFacts | None
+    """What the chat template writes; None without one."""
 
     def __init__(self, tokenizer: Any, learn_from: LearnFrom, chat_template: str | None = None) -> None:
+        """`chat_template` is Jinja, and takes the place of the tokenizer's own."""
+        if chat_template is not None:
+            tokenizer = copy.copy(tokenizer)
+            tokenizer.chat_template = chat_template
         self._tokenizer = tokenizer
         self._learn_from = learn_from
-        self.way = "all"
-        self.choices = ()
-        self.problems = ()
+        self._templates: dict[bool, ChatTemplate] = {}
+        self._finders: dict[str, TurnFinder] = {}
+        self._patched = self._training_template() if learn_from == "assistant" else None
+        self.way = "computed" if learn_from == "assistant" else learn_from
+        self.facts = None
+        if self._tokenizer.chat_template:
+            template = self._template(None)
+            if learn_from == "assistant" and template.marks_answers:
+                self.way = "training-template" if self._patched else "markers"
+            self.facts = self._look_at(template)
+        eos_id = tokenizer.eos_token_id
+        self._ends = self.facts.end_ids if self.facts else frozenset() if eos_id is None else frozenset({eos_id})
+        self.choices = (Choice("loss", self.way, _WAYS[self.way]), *(self.facts.choices if self.facts else ()))
+        self.problems = self.facts.problems if self.facts else ()
 
     def tokenize(self, row: Mapping[str, Any]) -> TokenizedRow:
         """The row's tokens, uncut. Raises RowError when the template refuses it or its mask cannot be proven."""
-        raise RowError("no_template", "Rows cannot be tokenized yet.", "")
+        if row.get("images"):
+            raise RowError("images", "The row has images, which are not text.", "Remove them to train on the text.")
+        tools = row.get("tools")
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+        if "text" in row:
+            ids, trained = self._text(row["text"])
+        elif "messages" in row:
+            ids, trained = self._messages(row["messages"], tools or None)
+        elif isinstance(row["prompt"], str):
+            ids, trained = self._completed_text(row["prompt"], row["completion"])
+        else:
+            ids, trained = self._completed(row["prompt"], row["completion"], tools or None)
+        if not any(trained):
+            raise RowError(
+                "nothing_trained", "There is nothing in the row to learn from.", "Give it an answer, or remove it."
+            )
+        ends = self._ends
+        return TokenizedRow(ids, trained, tuple(place for place, token in enumerate(ids) if token in ends))
+
+    def _text(self, text: str) -> tuple[list[int], list[bool]]:
+        if self._learn_from != "all":
+            raise _wrong_form("a plain text")
+        ids = self._plain_ids(self._ended(text))
+        return ids, [True] * len(ids)
+
+    def _messages(self, messages: Messages, tools: Any) -> tuple[list[int], list[bool]]:
+        if self._learn_from == "completion":
+            raise _wrong_form("a conversation without a prompt of its own")
+        if self._learn_from == "all":
+            ids = self._encode(self._template(tools).render(messages, tools))["input_ids"]
+            return ids, [True] * len(ids)
+        return self._assistant(messages, tools)
+
+    def _completed_text(self, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
+        if self._learn_from == "assistant":
+            raise _wrong_form("a prompt and a completion without roles")
+        prompt_ids, ids = self._plain_ids(prompt), self._plain_ids(prompt + self._ended(completion))
+        return ids, self._after(prompt_ids, ids)
+
+    def _completed(self, prompt: Messages, completion: Messages, tools: Any) -> tuple[list[int], list[bool]]:
+        messages = [*prompt, *completion]
+        template = self._template(tools)
+        asked = template.render(prompt, tools, answer=True)
+        prompt_ids: list[int] = self._encode(asked)["input_ids"]
+        if self._learn_from == "assistant":
+            ids, trained = self._assistant(messages, tools)
+            after = self._after(prompt_ids, ids)
+            return ids, [one and other for one, other in zip(trained, after, strict=True)]
+        ids = self._encode(template.render(messages, tools))["input_ids"]
+        return ids, self._after(prompt_ids, ids)
+
+    def _after(self, prompt: list[int], ids: list[int]) -> list[bool]:
+        """What TRL takes for the completion: all from where the two part."""
+        if self._learn_from == "all":
+            return [True] * len(ids)
+        length = common_prefix_length(prompt, ids)
+        return [False] * length + [True] * (len(ids) - length)
+
+    def _assistant(self, messages: Messages, tools: Any) -> tuple[list[int], list[bool]]:
+        template = self._template(tools)
+
+        def render(turns: Messages, answer: bool) -> str:
+            return template.render(turns, tools, answer=answer)
+
+        if template.marks_answers:
+            text, spans = template.render_marked(messages, tools)
+            check_spans(messages, text, spans, render)
+        else:
+            text = render(messages, False)
+            spans = self._finder(template).spans(messages, text, render)
+        encoded = self._encode(text)
+        ids: list[int] = encoded["input_ids"]
+        return ids, self._trained(encoded, text, spans, exactly=not template.marks_answers)
+
+    def _trained(self, encoded: Any, text: str, spans: Sequence[Span], *, exactly: bool) -> list[bool]:
+        """Which tokens the spans of characters hold; `exactly`: none that reaches into another's turn."""
+        trained = [False] * len(encoded["input_ids"])
+        for start, end in spans:
+            first, last = self._token_range(encoded, text, start, end)
+            if exactly and first < last:
+                last -= self._reaches_over(encoded, last - 1, text, end)
+            trained[first:last] = [True] * (last - first)
+        return trained
+
+    def _token_range(self, encoded: Any, text: str, start: int, end: int) -> tuple[int, int]:
+        if not self._tokenizer.is_fast:
+            return self._boundary(encoded["input_ids"], text, start), self._boundary(encoded["input_ids"], text, end)
+        # Some characters are in no token: those that the tokenizer leaves out.
+        for place in range(start, end):
+            first = encoded.char_to_token(place)
+            if first is not None:
+                break
+        else:
+            return 0, 0
+        place = end - 1
+        while (last := encoded.char_to_token(place)) is None:
+            place -= 1
+        return first, last + 1
+
+    def _reaches_over(self, encoded: Any, token: int, text: str, end: int) -> bool:
+        """Whether a span's last token belongs to the next turn. Raises RowError if it belongs to both."""
+        if not self._tokenizer.is_fast:
+            return False
+        start, stop = encoded.token_to_chars(token)
+        if stop <= end or not text[end:stop].strip():
+            return False
+        if text[start:end].strip():
+            raise RowError(
+                "mask_unproven",
+                f"The end of an answer and what follows it are one token: {text[start:stop]!r}.",
+                "Take a template that ends answers with a token of its own.",
+            )
+        return True
+
+    def _boundary(self, ids: list[int], text: str, place: int) -> int:
+        """The token that a place between two characters stands before, for tokenizers that keep no offsets."""
+        before: list[int] = self._encode(text[:place])["input_ids"]
+        if ids[: len(before)] != before:
+            raise RowError(
+                "mask_unproven",
+                "This tokenizer does not tell which characters a token stands for, and a turn begins within one.",
+                "Take the model's fast tokenizer (tokenizer.json), or learn from the completion or the whole text.",
+            )
+        return len(before)
+
+    def _encode(self, text: str) -> Any:
+        # The template writes the special tokens itself: with those of the tokenizer there would be two.
+        return self._tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
+
+    def _plain_ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+        bos = self._tokenizer.bos_token_id
+        return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    def _ended(self, text: str) -> str:
+        end = self._tokenizer.eos_token
+        return text if text.endswith(end) else text + end
+
+    def _training_template(self) -> str | None:
+        """TRL's own variant of the template, where it is needed and there is one."""
+        own = self._tokenizer.chat_template
+        if not own or marks_answers(self._tokenizer.get_chat_template(None)):
+            return None
+        try:
+            patched: str | None = get_training_chat_template(self._tokenizer)
+        except ValueError:
+            return None
+        return patched
+
+    def _template(self, tools: Any) -> ChatTemplate:
+        """The template for a row with or without tools: some tokenizers have one for each."""
+        if not self._tokenizer.chat_template:
+            raise RowError(
+                "no_template",
+                "The tokenizer has no chat template to write a conversation with.",
+                "Choose one (chat_template_path: chatml), or the instruct version of the model.",
+            )
+        template = self._templates.get(bool(tools))
+        if template is None:
+            text = self._patched or self._tokenizer.get_chat_template(None, tools)
+            template = ChatTemplate(text, self._tokenizer.special_tokens_map)
+            self._templates[bool(tools)] = template
+        return template
+
+    def _finder(self, template: ChatTemplate) -> TurnFinder:
+        finder = self._finders.get(template.text)
+        if finder is None:
+            finder = self._finders[template.text] = TurnFinder(list(self._tokenizer.get_added_vocab()))
+        return finder
+
+    def _look_at(self, template: ChatTemplate) -> TemplateFacts:
+        only_answers = self._learn_from == "assistant"
+        try:
+            if only_answers and template.marks_answers:
+                _, spans = template.render_marked(PROBE)
+            else:
+                spans = self._finder(template).spans(
+                    PROBE, template.render(PROBE), lambda turns, answer: template.render(turns, answer=answer)
+                )
+        except RowError as error:
+            return unusable(error)
+        return template_facts(template, self._tokenizer, spans, only_spans=only_answers)
+
+
+def _wrong_form(what: str) -> RowError:
+    return RowError(
+        "wrong_form",
+        f"The row is {what}: there is nothing in it that the loss could be kept to.",
+        "Turn assistant_only_loss and completion_only_loss off, or bring the rows into another form.",
+    )

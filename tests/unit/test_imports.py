@@ -24,7 +24,10 @@ HEAVY = {
     "core.models.targets",
     "core.models.inventory",
     "core.data.arrow_reader",
+    "core.data.rendered_chat",
     "core.data.rendering",
+    "core.data.template_facts",
+    "core.data.tokenizing",
     "core.results.answers",
     "core.starter.build_model",
 }
@@ -48,6 +51,7 @@ COMES_WITH = {
     "httpx2": "huggingface_hub",
     "safetensors": "transformers",
     "pyarrow": "datasets",
+    "jinja2": "torch",
 }
 
 LOADED = """
