@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _NAME = "sftui"
 
@@ -48,6 +49,11 @@ def matching(pattern: str | Path) -> Iterator[Path]:
     if any(sign in str(path) for sign in "*?["):
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
             yield from Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log to write at its end, mode 0600. The folder must exist. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")
 
 
 def _xdg(variable: str, default: str) -> Path:

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import IO, Any
 
 from core import paths
@@ -36,11 +35,15 @@ ANSWER_SECONDS = 120.0
 """How long a question may take; a busy machine imports for half a minute before the first answer."""
 
 
-def start_run(folder: RunFolder) -> "subprocess.Popen[bytes]":
-    """Start a runner process and return at once. It has its own session and nothing of the terminal."""
+def start_run(folder: RunFolder, resume_step: int | None = None) -> "subprocess.Popen[bytes]":
+    """Start a runner process and return at once. It has its own session and nothing of the terminal.
+
+    A run with checkpoints goes on from the newest, or from that of `resume_step`; 0 begins anew.
+    """
     device = _device(_wish(folder))
-    with _append(folder.log_file) as log:
-        return _spawn("core.training.runner", [str(folder.path)], device, stdin=subprocess.DEVNULL, output=log)
+    with paths.open_log(folder.log_file) as log:
+        arguments = [str(folder.path), *([] if resume_step is None else [str(resume_step)])]
+        return _spawn("core.training.runner", arguments, device, stdin=subprocess.DEVNULL, output=log)
 
 
 class NoAnswerError(SftuiError):
@@ -67,7 +70,7 @@ class WarmRunner:
         log_folder = paths.state_home()
         log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         device = _device("auto")
-        with _append(log_folder / "warm.log") as log:
+        with paths.open_log(log_folder / "warm.log") as log:
             pipe = subprocess.PIPE
             return cls(_spawn("core.training.warm", [], device, stdin=pipe, output=pipe, errors=log), device)
 
@@ -214,7 +217,3 @@ def _spawn(
         stdout=output,
         stderr=errors if errors is not None else output,
     )
-
-
-def _append(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")
