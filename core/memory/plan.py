@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.choice import Choice
-from core.data.formats import DataFacts, read_facts
+from core.data.check import check
+from core.data.data_problems import HELD_OUT_FIELD, data_problems, held_out_problems
+from core.data.facts import DataFacts
+from core.data.request import held_out_request, training_request
 from core.devices.choose import ChosenDevice, choose_device
 from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
@@ -25,7 +28,7 @@ from core.models.inventory_file import Inventory, cached_inventory
 from core.models.precision import choose_dtype
 from core.models.prequantized import stored_problems
 from core.models.tokenizer_files import check_tokenizer_files
-from core.paths import expand, runs_home
+from core.paths import runs_home
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
 from core.text import human_bytes, human_count, safe
@@ -155,7 +158,7 @@ def plan_here(spec: RunSpec) -> Plan:
     except SftuiError as error:
         problems.append(_problem("model_name_or_path", error))
     try:
-        data = read_facts([file for source in spec.datasets for file in source.files()])
+        data = check(training_request(spec))
     except SftuiError as error:
         problems.append(_problem("datasets", error))
     problems += _held_out_problems(spec, data)
@@ -186,7 +189,7 @@ def make_plan(
     choices = [chosen.choice, dtype, choose_attention(spec, chosen.gpu, architecture)]
     unfit = attention_problem(spec, chosen.gpu, architecture, dtype.value)
     problems += [unfit] if unfit else []
-    problems += _data_problems(spec, data)
+    problems += data_problems(spec, data)
     if model is None:
         return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
     choices.insert(0, Choice("auto_class", model.architecture.auto_class, model.architecture.reason))
@@ -231,49 +234,14 @@ def _plan_device(chosen: ChosenDevice, host: HostSnapshot) -> PlanDevice:
     return PlanDevice(gpu.name, "gpu", gpu.total_bytes, gpu.free_bytes, gpu.index, gpu.uuid)
 
 
-def _data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
-    if data is None:
-        return []
-    found = []
-    if data.problems:
-        found.append(_wrong_rows("datasets", data))
-    elif not data.rows:
-        found.append(Problem("datasets", "error", "has no rows.", "Name a file with rows."))
-    if spec.assistant_only_loss and data.form not in ("messages", "unknown"):
-        message = f"needs `messages`, and the rows are in {data.form} form."
-        found.append(Problem("assistant_only_loss", "error", message, "Turn it off."))
-    if spec.completion_only_loss and data.form not in ("prompt-completion", "unknown"):
-        message = f"needs `prompt` and `completion`, and the rows are in {data.form} form."
-        found.append(Problem("completion_only_loss", "error", message, "Turn it off."))
-    if spec.sftui.sample_rows and data.form == "text":
-        message = "needs prompts, and the rows are plain text."
-        found.append(Problem("sftui.sample_rows", "error", message, "Set it to 0."))
-    return found
-
-
 def _held_out_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
-    name, field = spec.sftui.held_out_file, "sftui.held_out_file"
-    if name is None:
+    request = held_out_request(spec)
+    if request is None:
         return []
     try:
-        held_out = read_facts([expand(name)])
+        return held_out_problems(spec, data, check(request))
     except SftuiError as error:
-        return [_problem(field, error)]
-    if held_out.problems:
-        found = [_wrong_rows(field, held_out)]
-    elif not held_out.rows:
-        found = [Problem(field, "error", "has no rows.", "Name a file with rows.")]
-    elif data is not None and data.form not in (held_out.form, "unknown"):
-        message = f"is in {held_out.form} form, and the training rows are in {data.form} form."
-        found = [Problem(field, "error", message, "Bring both into the same form.")]
-    else:
-        found = []
-    return found
-
-
-def _wrong_rows(field: str, data: DataFacts) -> Problem:
-    count = "1 row is" if len(data.problems) == 1 else f"{len(data.problems):,} rows are"
-    return Problem(field, "error", f"{count} wrong; the first: {data.problems[0]}", "Mend or remove them.")
+        return [_problem(HELD_OUT_FIELD, error)]
 
 
 def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core import starter
-from core.data.formats import read_facts
+from core.data.check import read_facts
 from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.memory.plan import ModelFacts, Plan, describe_plan, make_plan, plan_here, read_model
