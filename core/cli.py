@@ -6,16 +6,16 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.cli_runs import DONE, add_run_commands, complain, start
 from core.errors import SftuiError
-from core.text import human_duration, safe
+from core.text import safe
 
 OpenApp = Callable[..., int]
-DONE, FAILED, WRONG_USE, DOES_NOT_FIT = 0, 1, 2, 3
+WRONG_USE, DOES_NOT_FIT = 2, 3
 
 
 def main(arguments: Sequence[str] | None = None, open_app: OpenApp | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, open_app: OpenApp | None = None
         sys.stdout.flush()
         return status
     except SftuiError as error:
-        _complain(error, options)
+        complain(error, options)
         return WRONG_USE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -77,19 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     data = command("data", _data, "What a dataset is, and what is wrong with it.")
     data.add_argument("files", nargs="+", type=Path, metavar="FILE")
 
-    command("runs", _runs, "All runs, the newest first.")
-
-    attach = command("attach", _attach, "Open the app on a run; with --json, or no terminal, print its events.")
-    attach.add_argument("run")
-    resume = command("resume", _resume, "Go on with a run that was stopped or killed, from its last whole checkpoint.")
-    resume.add_argument("run")
-    resume.add_argument("--detach", action="store_true", help="start it and leave")
-    for name, help in (("stop", "Ask a run to stop and save."), ("checkpoint", "Ask a run to save a checkpoint now.")):
-        added = command(name, _send, help)
-        added.set_defaults(command=name)
-        added.add_argument("run")
-        if name == "stop":
-            added.add_argument("--now", action="store_true", help="end it at once, without saving")
+    add_run_commands(command)
     return parser
 
 
@@ -115,61 +103,9 @@ def _run(options: argparse.Namespace) -> int:
     if errors:
         raise SpecError(errors)
     if plan.verdict == "does_not_fit" and not options.force:
-        _complain(SftuiError("Does not fit", f"{plan.verdict_reason}.", "Start it all the same with --force."), options)
+        complain(SftuiError("Does not fit", f"{plan.verdict_reason}.", "Start it all the same with --force."), options)
         return DOES_NOT_FIT
-    return _start(create_run(spec, plan.to_json()), options)
-
-
-def _resume(options: argparse.Namespace) -> int:
-    from core.runs.checkpoints import newest_checkpoint
-    from core.runs.events import RunFinished
-    from core.runs.folder import find_run
-
-    folder = find_run(options.run)
-    state = folder.read_state()
-    if folder.is_alive():
-        raise SftuiError("The run is running", f"A runner holds {folder.id}.", f"`sftui attach {folder.id}` shows it.")
-    if isinstance(state.outcome, RunFinished):
-        raise SftuiError("The run is finished", f"{folder.id} has its result already: {state.outcome.result}.")
-    if newest_checkpoint(folder) is None and not options.json:
-        print("no checkpoint was saved: the run begins anew")
-    return _start(folder, options, past=state.last_seq)
-
-
-def _start(folder: Any, options: argparse.Namespace, past: int = 0) -> int:
-    from core.console import JsonReporter, TextReporter, side_by_side
-    from core.runs.follow import exit_status, follow, interruptible
-    from core.runs.launch import start_run
-
-    if options.detach:
-        start_run(folder)
-        print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else folder.id)
-        return DONE
-    reporter = JsonReporter() if options.json else TextReporter()
-    try:
-        with interruptible() as interruption:
-            start_run(folder)
-            state = follow(folder, reporter.tell, interruption, past=past)
-    except SftuiError as error:
-        _complain(error, options)
-        return FAILED
-    finally:
-        reporter.close()
-    if not options.json:
-        print(side_by_side(state))
-        _say_where(folder.path, state)
-    return exit_status(state, interruption)
-
-
-def _say_where(path: Path, state: Any) -> None:
-    from core.runs.events import RunFinished
-
-    if isinstance(state.outcome, RunFinished):
-        print(f"\nresult: {path / state.outcome.result}")
-    elif state.outcome is None:
-        sys.stderr.write(f"interrupted: the runner is gone without a word; see {path / 'runner.log'}\n")
-    else:
-        print(f"run: {path}")
+    return start(create_run(spec, plan.to_json()), options)
 
 
 def _read_plan(options: argparse.Namespace, *, exact: bool = False) -> tuple[Any, Any]:
@@ -267,67 +203,6 @@ def _data(options: argparse.Namespace) -> int:
         for problem in facts.problems:
             print(safe(str(problem)))
     return WRONG_USE if facts.problems or not facts.rows else DONE
-
-
-def _runs(options: argparse.Namespace) -> int:
-    from core.runs.events import finite
-    from core.runs.folder import all_runs, summarize
-
-    summaries = [summarize(folder) for folder in all_runs()]
-    if options.json:
-        fields = ("id", "path", "state", "step", "max_steps", "loss", "model", "started")
-        listed = [{name: finite(getattr(s, name)) for name in fields} for s in summaries]
-        print(json.dumps(listed, default=str, indent=2))
-        return DONE
-    if not summaries:
-        print("no runs yet: `sftui demo` makes one")
-    for s in summaries:
-        loss = f"loss {s.loss:.4f}" if s.loss is not None else ""
-        steps = f"{s.step:,}/{s.max_steps:,}" if s.max_steps else "-"
-        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started)) if s.started else "-"
-        took = human_duration(s.seconds) if s.seconds is not None else ""
-        print(f"{safe(s.id):44} {s.state:12} {steps:>15}  {loss:12} {began:16}  {took}")
-    return DONE
-
-
-def _attach(options: argparse.Namespace) -> int:
-    from core.console import JsonReporter, TextReporter
-    from core.runs.folder import find_run
-    from core.runs.follow import Interruption, exit_status, follow
-
-    folder = find_run(options.run)
-    if options.open_app is not None and not options.json and sys.stdin.isatty() and sys.stdout.isatty():
-        return int(options.open_app(open_screen="monitor", run=folder))
-    reporter = JsonReporter() if options.json else TextReporter()
-    try:
-        state = follow(folder, reporter.tell, Interruption())
-    finally:
-        reporter.close()
-    return exit_status(state, Interruption())
-
-
-def _send(options: argparse.Namespace) -> int:
-    from core.runs.commands import send
-    from core.runs.folder import find_run
-
-    folder = find_run(options.run)
-    request_id = send(folder, "stop_now" if vars(options).get("now") else options.command)
-    print(
-        json.dumps({"id": request_id, "run": folder.id}) if options.json else f"{folder.id}: asked to {options.command}"
-    )
-    return DONE
-
-
-def _complain(error: SftuiError, options: argparse.Namespace) -> None:
-    from core.spec.problems import SpecError
-
-    if vars(options).get("json"):
-        told: dict[str, Any] = {"title": error.title, "message": error.message, "hint": error.hint}
-        if isinstance(error, SpecError):
-            told["problems"] = [dataclasses.asdict(problem) for problem in error.problems]
-        print(json.dumps({"error": told}))
-    lines = [safe(error.title), safe(error.message, keep_newlines=True), safe(error.hint)]
-    sys.stderr.write("\n".join(line for line in lines if line) + "\n")
 
 
 if __name__ == "__main__":

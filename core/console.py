@@ -107,6 +107,12 @@ def describe(event: events.Event) -> str:
             return f"held-out loss at step {event.step:,}: {event.loss:.4f}"
         case events.CheckpointCommitted():
             return f"checkpoint at step {event.step:,}: {safe(event.path)}, {human_bytes(event.size_bytes)}"
+        case events.CheckpointDeleted():
+            return f"checkpoint deleted: {safe(event.path)}"
+        case events.RunPaused():
+            return f"paused at step {event.step:,}: {safe(event.reason)}. {safe(event.message)}".rstrip()
+        case events.RunContinued():
+            return f"goes on at step {event.step:,} after {human_duration(event.seconds)}"
         case events.CommandAccepted():
             return f"{event.command}: accepted"
         case events.ProblemNoticed():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from core.runs.state import RunState, Status
 
 PHASES = ("preparing", "loading", "adapting", "training", "saving")
-ENDED: frozenset[Status] = frozenset({"finished", "stopped", "failed", "interrupted"})
+ENDED: frozenset[Status] = frozenset({"finished", "released", "stopped", "failed", "interrupted"})
 _TREND_WINDOW = 100
 _TREND_LEAST = 10
 _STEPS_BEFORE_ESTIMATE = 3
@@ -23,6 +23,8 @@ _STEPS_BEFORE_ESTIMATE = 3
 _MARKS: dict[Status, tuple[str, str]] = {
     "starting": ("○", "$secondary"),
     "finished": ("✓", "$success"),
+    "paused": ("‖", "$warning"),
+    "released": ("‖", "$warning"),
     "stopped": ("■", "$warning"),
     "failed": ("✗", "$error"),
     "interrupted": ("!", "$error"),

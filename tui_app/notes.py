@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from core.runs.events import Command
     from core.runs.state import RunState
 
-ASKED: dict[Command, str] = {"stop": "stop and save", "stop_now": "stop at once", "checkpoint": "write a checkpoint"}
+ASKED: dict[Command, str] = {
+    "stop": "stop and save",
+    "stop_now": "stop at once",
+    "pause": "pause",
+    "release": "save and free its device",
+    "continue": "go on",
+    "checkpoint": "write a checkpoint",
+}
 
 
 class Sent:
@@ -35,6 +42,8 @@ def notice(state: RunState, sent: Sent | None, *, alive: bool) -> Content:
             return Content.styled("The runner stops at once.", "$warning")
         if state.stop_requested:
             return Content.styled("The runner ends its step, saves and stops. s again stops at once.", "$warning")
+        if sent is not None and sent.command == "pause" and state.paused is None:
+            return Content.styled("The runner has heard: it pauses after this step…", "$accent")
         if sent is not None and sent.command == "checkpoint" and len(state.checkpoints) <= sent.checkpoints:
             return Content.styled("The runner has heard: it writes a checkpoint after this step…", "$accent")
     if state.checkpoints:

@@ -18,7 +18,7 @@ import orjson
 
 Restore = Callable[[Any], Any]
 Phase = Literal["preparing", "loading", "adapting", "training", "saving", "sampling"]
-Command = Literal["stop", "stop_now", "checkpoint"]
+Command = Literal["stop", "stop_now", "pause", "release", "continue", "checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +203,30 @@ class CheckpointCommitted:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointDeleted:
+    """A checkpoint made room for newer ones. `path` is relative to the run's folder."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaused:
+    """The run rests: by request, or because it waits for something that `message` names."""
+
+    step: int
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContinued:
+    """The rest is over, after so many seconds."""
+
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SamplesAnswered:
     """The model answered the sample prompts. `who` says whether it was trained by then."""
 
@@ -244,6 +268,8 @@ class RunStopped:
     checkpoint: str | None
     reason: str
     seconds: float
+    released: bool = False
+    """Whether it only frees its device for a while, to go on from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +299,9 @@ Event = (
     | EvaluationCompleted
     | MemorySampled
     | CheckpointCommitted
+    | CheckpointDeleted
+    | RunPaused
+    | RunContinued
     | SamplesAnswered
     | CommandAccepted
     | ProblemNoticed

@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Done = TypeVar("Done", events.StepCompleted, events.EvaluationCompleted)
 Status = Literal[
     "starting", "preparing", "loading", "adapting", "training", "saving", "sampling",
-    "finished", "stopped", "failed", "interrupted",
+    "paused", "released", "finished", "stopped", "failed", "interrupted",
 ]  # fmt: skip
 
 
@@ -109,6 +109,8 @@ class RunState:
     tuned_samples: events.SamplesAnswered | None = None
     commands: tuple[events.CommandAccepted, ...] = ()
     problems: tuple[events.ProblemNoticed, ...] = ()
+    paused: events.RunPaused | None = None
+    """What the run rests for, while it does."""
     outcome: TerminalEvent | None = None
 
     @property
@@ -124,7 +126,7 @@ class RunState:
     @property
     def stop_requested(self) -> bool:
         """Whether the runner has accepted a request to stop."""
-        return any(accepted.command in ("stop", "stop_now") for accepted in self.commands)
+        return any(accepted.command in ("stop", "stop_now", "release") for accepted in self.commands)
 
 
 def reduce(state: RunState, entry: Entry) -> RunState:
@@ -179,13 +181,13 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "data_progress": None,
                 "load_progress": None,
                 "commands": (),
+                "paused": None,
                 "outcome": None,
             }
         case events.PhaseStarted():
             return {"phase": event.phase, "phase_detail": event.detail, "phase_started_at": entry.time}
         case events.ChoiceMade():
-            others = tuple(choice for choice in state.choices if choice.name != event.name)
-            return {"choices": (*others, event)}
+            return {"choices": (*(one for one in state.choices if one.name != event.name), event)}
         case events.DataProgressed():
             return {"data_progress": event}
         case events.DataPrepared():
@@ -207,7 +209,15 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "evaluations": _up_to(state.evaluations, event.first_step),
             }
         case events.CheckpointCommitted():
-            return {"checkpoints": (*state.checkpoints, event)}
+            # A step that is done anew after a resume may be saved anew too.
+            others = tuple(one for one in state.checkpoints if one.path != event.path)
+            return {"checkpoints": (*others, event)}
+        case events.CheckpointDeleted():
+            return {"checkpoints": tuple(one for one in state.checkpoints if one.path != event.path)}
+        case events.RunPaused():
+            return {"paused": event}
+        case events.RunContinued():
+            return {"paused": None}
         case events.SamplesAnswered():
             return {"base_samples" if event.who == "base" else "tuned_samples": event}
         case events.CommandAccepted():
@@ -228,12 +238,12 @@ def status(state: RunState, *, alive: bool) -> Status:
         case events.RunFinished():
             return "finished"
         case events.RunStopped():
-            return "stopped"
+            return "released" if state.outcome.released else "stopped"
         case events.RunFailed():
             return "failed"
     if not alive:
         return "interrupted" if state.started_at is not None else "starting"
-    return state.phase or "starting"
+    return "paused" if state.paused else state.phase or "starting"
 
 
 def seconds_per_step(state: RunState, window: int = 20) -> float | None:

@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from core.runs import events
-from core.runs.checkpoints import commit, is_committed
 from core.runs.events import Event
 from core.training.control import RunControl
+from core.training.saving import CheckpointSaver
 
 
 class JournalCallback(TrainerCallback):  # type: ignore[misc]
@@ -77,13 +76,12 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class CommandCallback(TrainerCallback):  # type: ignore[misc]
-    """Obeys requests within a step, and commits each checkpoint that the trainer has written."""
+    """Obeys requests within a step."""
 
-    def __init__(self, emit: Callable[[Event], object], control: RunControl, checkpoints: Path) -> None:
+    def __init__(self, emit: Callable[[Event], object], control: RunControl, saver: CheckpointSaver) -> None:
         self._emit = emit
         self._requests = control
-        self._checkpoints = checkpoints
-        self._save_began = 0.0
+        self._saver = saver
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A stop need not wait for the rest of the accumulation."""
@@ -92,27 +90,22 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Obey after a whole step."""
+        if self._requests.pause_requested:
+            self._rest(state.global_step)
         if self._requests.stop_requested:
             self._stop(state, control)
-        if self._requests.take_checkpoint_request():
+        if self._requests.take_checkpoint_request() and not self._saver.has(state.global_step):
             control.should_save = True
-        self._save_began = time.monotonic()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The trainer has written its files: make the checkpoint count."""
-        folder = self._folder(state)
-        size = commit(folder)
-        seconds = time.monotonic() - self._save_began
-        path = f"{self._checkpoints.name}/{folder.name}"
-        self._emit(events.CheckpointCommitted(state.global_step, path, size, seconds))
+    def _rest(self, step: int) -> None:
+        began = time.monotonic()
+        self._emit(events.RunPaused(step, "by request"))
+        self._requests.rest()
+        self._emit(events.RunContinued(step, time.monotonic() - began))
 
     def _stop(self, state: TrainerState, control: TrainerControl) -> None:
         control.should_training_stop = True
-        # A checkpoint of this step may be there already: writing over a committed one would undo it.
-        control.should_save = state.global_step > 0 and not is_committed(self._folder(state))
-
-    def _folder(self, state: TrainerState) -> Path:
-        return self._checkpoints / f"checkpoint-{state.global_step}"
+        control.should_save = state.global_step > 0 and not self._saver.has(state.global_step)
 
 
 def _tokens_counted(state: TrainerState) -> int:

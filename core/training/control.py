@@ -1,5 +1,10 @@
 """What the runner's main thread asks of its worker thread."""
 
+import time
+from collections.abc import Callable
+
+_WAIT_SECONDS = 0.05
+
 
 class StopRequestedError(Exception):
     """Raised in the worker between phases, when a stop was asked for before there was anything to save."""
@@ -14,22 +19,45 @@ class RunControl:
     def __init__(self) -> None:
         self._stop = False
         self._checkpoint = False
+        self._pause = False
+        self._try_again = False
+        self._release = False
         self.stop_reason = ""
 
-    def request_stop(self, reason: str) -> None:
-        """Ask for stop-and-save; the first reason is kept."""
+    def request_stop(self, reason: str, *, release: bool = False) -> None:
+        """Ask for stop-and-save; the first reason is kept. `release` says that the run is to go on later."""
         if not self._stop:
             self.stop_reason = reason
+            self._release = release
             self._stop = True
 
     def request_checkpoint(self) -> None:
         """Ask for a checkpoint after the current step."""
         self._checkpoint = True
 
+    def request_pause(self) -> None:
+        """Ask for a rest after the current step; the process and all that it holds stay."""
+        self._pause = True
+
+    def request_continue(self) -> None:
+        """Ask to go on after a rest, and to try again what the worker waits for."""
+        self._pause = False
+        self._try_again = True
+
     @property
     def stop_requested(self) -> bool:
         """Whether a stop was asked for."""
         return self._stop
+
+    @property
+    def pause_requested(self) -> bool:
+        """Whether a rest was asked for, and no going on since."""
+        return self._pause and not self._stop
+
+    @property
+    def releases(self) -> bool:
+        """Whether the stop that was asked for only frees the device for a while."""
+        return self._release
 
     def take_checkpoint_request(self) -> bool:
         """Whether a checkpoint was asked for since the last call."""
@@ -37,6 +65,21 @@ class RunControl:
             return False
         self._checkpoint = False
         return True
+
+    def rest(self) -> None:
+        """Return when the pause is over, or a stop is asked for."""
+        while self.pause_requested:
+            time.sleep(_WAIT_SECONDS)
+
+    def wait_for(self, is_ready: Callable[[], bool], seconds: float) -> bool:
+        """Return True as soon as `is_ready` says so, when told to try again, or after `seconds`; False for a stop."""
+        self._try_again = False
+        end = time.monotonic() + seconds
+        while not self._stop:
+            if self._try_again or time.monotonic() >= end or is_ready():
+                return True
+            time.sleep(_WAIT_SECONDS)
+        return False
 
     def check(self) -> None:
         """Raise StopRequestedError if a stop was asked for."""

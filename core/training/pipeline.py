@@ -24,13 +24,14 @@ from core.models.prequantized import stored_problems
 from core.models.tokenizer import check_tokenizer, load_tokenizer
 from core.results.answers import answer_prompts
 from core.runs import events
-from core.runs.checkpoints import committed_checkpoints, newest_checkpoint, step_of
+from core.runs.checkpoints import checkpoint_to_resume, committed_checkpoints, discard_after, step_of
 from core.runs.events import Event
 from core.runs.folder import RunFolder
 from core.spec.problems import SpecError
 from core.spec.run_spec import RunSpec
 from core.training.callbacks import CommandCallback, JournalCallback
 from core.training.control import RunControl
+from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
 
 Emit = Callable[[Event], object]
@@ -44,6 +45,8 @@ class RunContext:
     folder: RunFolder
     emit: Emit
     control: RunControl
+    resume_step: int | None = None
+    """The step of the checkpoint to go on from; None for the newest."""
 
     def notice(self, title: str, message: str) -> None:
         """Tell what a person should know though the run goes on."""
@@ -112,12 +115,15 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
 
     emit(events.PhaseStarted("adapting", "tokenizing the rows"))
     arguments = training_arguments(spec, run.folder, request.dtype, request.device)
-    callbacks = [JournalCallback(emit), CommandCallback(emit, control, run.folder.checkpoints)]
-    trainer = make_trainer(model, tokenizer, data, arguments, callbacks)
+    saver = CheckpointSaver(run.folder, spec.save_total_limit, emit, control)
+    callbacks = [JournalCallback(emit), CommandCallback(emit, control, saver)]
+    trainer = make_trainer(model, tokenizer, data, arguments, callbacks, saver)
     control.check()
 
     # A run that was stopped or killed goes on from its last whole checkpoint; a new one has none.
-    checkpoint = newest_checkpoint(run.folder)
+    checkpoint = checkpoint_to_resume(run.folder, run.resume_step)
+    for gone in discard_after(run.folder, step_of(checkpoint) if checkpoint else 0):
+        emit(events.CheckpointDeleted(f"{gone.parent.name}/{gone.name}"))
     if spec.use_peft and spec.sftui.init_lora_weights == "eva" and checkpoint is None:
         emit(events.PhaseStarted("adapting", "looking in the rows for what the adapters start from"))
         first_weights.start_with_eva(model, trainer.get_train_dataloader(), control.check)
@@ -127,7 +133,8 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     step = trainer.state.global_step
     if control.stop_requested and step < trainer.state.max_steps:
-        return events.RunStopped(step, _checkpoint_of(run.folder, step), control.stop_reason, time.monotonic() - began)
+        saved = _checkpoint_of(run.folder, step)
+        return events.RunStopped(step, saved, control.stop_reason, time.monotonic() - began, control.releases)
 
     emit(events.PhaseStarted("saving", "the adapter" if spec.use_peft else "the model"))
     result = _save(trainer, run.folder.adapter if spec.use_peft else run.folder.model, first)

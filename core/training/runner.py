@@ -1,6 +1,6 @@
 """The runner process: hosts the training worker, and keeps its main thread free for signals, commands and samples.
 
-python -m core.training.runner RUN_FOLDER
+python -m core.training.runner RUN_FOLDER [STEP]        STEP: of the checkpoint to go on from, instead of the newest
 """
 
 import contextlib
@@ -33,9 +33,10 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 class Runner:
     """One run, from its lock to its terminal event."""
 
-    def __init__(self, folder: RunFolder, *, warm: bool = False) -> None:
+    def __init__(self, folder: RunFolder, *, warm: bool = False, resume_step: int | None = None) -> None:
         self._folder = folder
         self._warm = warm
+        self._resume_step = resume_step
         self._control = RunControl()
         self._signal: int | None = None
         self._began = time.monotonic()
@@ -65,7 +66,7 @@ class Runner:
                 )
             )
             paths.write_atomically(self._folder.environment_file, json.dumps(_environment(), indent=1))
-            worker = TrainingWorker(spec, self._folder, self._emit, self._control)
+            worker = TrainingWorker(spec, self._folder, self._emit, self._control, self._resume_step)
             sampler = MemorySampler(self._folder.path)
             worker.start()
             while worker.is_alive():
@@ -94,6 +95,12 @@ class Runner:
                 self._control.request_stop("stopped by a command")
             case "stop_now":
                 self._stop_now("stopped at once by a command", 0)
+            case "pause":
+                self._control.request_pause()
+            case "continue":
+                self._control.request_continue()
+            case "release":
+                self._control.request_stop("paused: the device is free", release=True)
             case "checkpoint":
                 self._control.request_checkpoint()
 
@@ -144,11 +151,12 @@ def _environment() -> dict[str, object]:
 
 def main() -> int:
     """Run the folder named on the command line."""
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m core.training.runner RUN_FOLDER\n")
+    if len(sys.argv) not in (2, 3):
+        sys.stderr.write("usage: python -m core.training.runner RUN_FOLDER [STEP]\n")
         return 2
     try:
-        return Runner(RunFolder(Path(sys.argv[1]))).run()
+        step = int(sys.argv[2]) if len(sys.argv) == 3 else None
+        return Runner(RunFolder(Path(sys.argv[1])), resume_step=step).run()
     except SftuiError as error:
         sys.stderr.write(f"{error}\n")
         return 1

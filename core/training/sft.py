@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from core.data.rendering import PreparedData
 from core.runs.folder import RunFolder
 from core.spec.run_spec import RunSpec
+from core.training.saving import CheckpointSaver
 
 
 def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str) -> SFTConfig:
@@ -32,7 +34,6 @@ def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str
         "eval_steps": spec.eval_steps,
         "save_strategy": spec.save_strategy,
         "save_steps": spec.save_steps,
-        "save_total_limit": spec.save_total_limit,
         "seed": spec.seed,
         "max_length": spec.max_length,
         "packing": spec.packing,
@@ -51,13 +52,36 @@ def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str
         # A NaN must be seen when it happens; the filter would also wait for the GPU at every micro-step.
         "logging_nan_inf_filter": False,
         "report_to": "none",
+        # Only what is committed may be counted and deleted: core.training.saving does.
+        "save_total_limit": None,
         "disable_tqdm": True,
     }
     return SFTConfig(**(arguments | spec.extra_arguments | ours))
 
 
-class SameTypesTrainer(SFTTrainer):  # type: ignore[misc]
-    """An SFTTrainer that goes on from a checkpoint in the types that it was written in."""
+class SafeTrainer(SFTTrainer):  # type: ignore[misc]
+    """An SFTTrainer whose checkpoints are whole or not there, and that goes on from one in the types that it has."""
+
+    saver: CheckpointSaver
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.saver.beside)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step, best = self.state.global_step, self.state.best_global_step
+
+        def write() -> None:
+            # The Trainer would look for the best checkpoint beside this one, where it never is.
+            self.state.best_global_step = 0
+            try:
+                super(SafeTrainer, self)._save_checkpoint(model, trial)
+            finally:
+                self.state.best_global_step = best
+            self.state.best_model_checkpoint = str(self.saver.place(best)) if best else None
+            self.state.save_to_json(str(self.saver.beside / f"checkpoint-{step}" / TRAINER_STATE_NAME))
+
+        if not self.saver.has(step) and not self.saver.save(step, best or None, write):
+            self.control.should_training_stop = True
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # PEFT 0.21 makes 16-bit adapters float32 when it loads them: a resumed QLoRA run would take twice the memory
@@ -75,9 +99,10 @@ def make_trainer(
     data: PreparedData,
     arguments: SFTConfig,
     callbacks: Sequence[TrainerCallback],
+    saver: CheckpointSaver,
 ) -> SFTTrainer:
     """A trainer over a model that is loaded and adapted already; it tokenizes the rows here."""
-    trainer = SameTypesTrainer(
+    trainer = SafeTrainer(
         model=model,
         args=arguments,
         train_dataset=data.train,
@@ -85,5 +110,6 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
+    trainer.saver = saver
     trainer.remove_callback(PrinterCallback)
     return trainer

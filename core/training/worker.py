@@ -18,8 +18,8 @@ from core.training.libraries import import_libraries
 class TrainingWorker(threading.Thread):
     """Runs the pipeline once. The last event it emits is the run's terminal one, whatever happens.
 
-    `emit` is called from this thread. Importing torch and its kin happens here too, so that the thread that starts the
-    worker stays free.
+    A folder with checkpoints is gone on with, from the newest or that of `resume_step`; 0 begins anew. `emit` is called
+    from this thread. Importing torch and its kin happens here too: the thread that starts the worker stays free.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class TrainingWorker(threading.Thread):
         folder: RunFolder,
         emit: Callable[[Event], object],
         control: RunControl | None = None,
+        resume_step: int | None = None,
     ) -> None:
         super().__init__(name="sftui-training", daemon=True)
         self.control = control or RunControl()
@@ -35,6 +36,7 @@ class TrainingWorker(threading.Thread):
         self._spec = spec
         self._folder = folder
         self._emit_outside = emit
+        self._resume_step = resume_step
         self._step = 0
         self._began = time.monotonic()
 
@@ -46,7 +48,8 @@ class TrainingWorker(threading.Thread):
             from core.training.pipeline import RunContext, run_pipeline
 
             self.control.check()
-            outcome = run_pipeline(RunContext(self._spec, self._folder, self._emit, self.control))
+            context = RunContext(self._spec, self._folder, self._emit, self.control, self._resume_step)
+            outcome = run_pipeline(context)
         except StopRequestedError:
             outcome = events.RunStopped(self._step, None, self.control.stop_reason, self._seconds())
         except BaseException as error:  # noqa: BLE001 - whatever it was, the run has to end with one event that says so

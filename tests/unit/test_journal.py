@@ -30,11 +30,14 @@ EVERY_EVENT: tuple[events.Event, ...] = (
     events.EvaluationCompleted(10, 2.25, 1.5),
     events.MemorySampled(1_000, 2_000, 8_000, 12.5, (GPU,)),
     events.CheckpointCommitted(50, "checkpoints/checkpoint-50", 12_345, 0.25),
+    events.CheckpointDeleted("checkpoints/checkpoint-10"),
+    events.RunPaused(60, "The disk is full", "checkpoints/checkpoint-60 is not saved yet."),
+    events.RunContinued(60, 12.5),
     events.SamplesAnswered("tuned", 100, ANSWERS),
     events.CommandAccepted("ab12", "checkpoint"),
     events.ProblemNoticed("A title", "two\nlines"),
     events.RunFinished(100, "adapter", 61.5),
-    events.RunStopped(60, None, "stopped by SIGTERM", 30.5),
+    events.RunStopped(60, None, "stopped by SIGTERM", 30.5, released=True),
     events.RunFailed("ValueError", "title", "message", "hint", "traceback.txt", 3, 4.5),
 )  # fmt: skip
 

@@ -170,8 +170,24 @@ def test_the_end_comes_from_the_last_event_whoever_lives(outcome: Event, word: S
 
 
 def test_every_status_can_be_reached() -> None:
-    reached = {"starting", "finished", "stopped", "failed", "interrupted", *get_args(Phase)}
+    reached = {"starting", "paused", "released", "finished", "stopped", "failed", "interrupted", *get_args(Phase)}
     assert reached == set(get_args(Status))
+
+
+def test_a_run_rests_and_goes_on() -> None:
+    state = after(STARTED, events.PhaseStarted("training"), step(1), events.RunPaused(1, "by request"))
+    assert status(state, alive=True) == "paused"
+    assert status(state, alive=False) == "interrupted"
+    assert status(after(events.RunContinued(1, 60.0), state=state), alive=True) == "training"
+    freed = after(events.RunStopped(1, "checkpoints/checkpoint-1", "paused", 5.0, released=True), state=state)
+    assert status(freed, alive=False) == "released"
+    assert status(after(STARTED, state=freed), alive=True) == "starting"
+
+
+def test_a_deleted_checkpoint_is_no_longer_listed_and_one_made_anew_is_listed_once() -> None:
+    first, second = (events.CheckpointCommitted(n, f"checkpoints/checkpoint-{n}", 10, 0.1) for n in (1, 2))
+    state = after(STARTED, first, second, events.CheckpointDeleted(first.path), second)
+    assert state.checkpoints == (second,)
 
 
 def test_one_slow_step_does_not_move_what_is_left() -> None:

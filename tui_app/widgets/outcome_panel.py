@@ -9,7 +9,7 @@ from textual.widgets import Static
 
 from core.runs import events
 from core.text import human_duration, safe
-from tui_app.format import number
+from tui_app.format import ENDED, number
 
 if TYPE_CHECKING:
     from core.runs.folder import RunFolder
@@ -33,7 +33,7 @@ class OutcomePanel(Static):
 
     def show(self, folder: RunFolder, state: RunState, current: Status) -> None:
         """Show the end, if this is one."""
-        ended = current in ("finished", "stopped", "failed", "interrupted")
+        ended = current in ENDED
         self.set_class(ended, "-shown")
         if not ended:
             self._shown = None
@@ -44,8 +44,9 @@ class OutcomePanel(Static):
             return
         self._shown = content
         self.border_title = Content(title)
+        looks = {"interrupted": "failed", "released": "stopped"}.get(current, current)
         for name in ("finished", "stopped", "failed"):
-            self.set_class(name == current or (name == "failed" and current == "interrupted"), f"-{name}")
+            self.set_class(name == looks, f"-{name}")
         self.update(content)
 
 
@@ -56,7 +57,8 @@ def outcome_lines(folder: RunFolder, state: RunState, current: Status) -> tuple[
         case events.RunFinished():
             return "✓ Finished", _finished(folder, state, outcome)
         case events.RunStopped():
-            return "■ Stopped", _stopped(folder, outcome)
+            title = "‖ Paused, its device is free" if outcome.released else "■ Stopped"
+            return title, _stopped(folder, outcome)
         case events.RunFailed():
             return f"✗ Failed: {safe(outcome.title)}", _failed(folder, outcome)
     lines = [

@@ -59,6 +59,10 @@ def phase_line(state: RunState, now: float, *, alive: bool, width: int) -> Conte
     if current in words.ENDED or current == "starting":
         sign, colour = words.mark(current)
         return Content.styled(f"{sign} {current}", f"bold {colour}")
+    if state.paused is not None:
+        sign, colour = words.mark("paused")
+        line = Content.styled(f"{sign} paused: {safe(state.paused.reason)}  ", f"bold {colour}")
+        return Content.assemble(line, (shorten(safe(state.paused.message), max(0, width - line.cell_length)), ""))
     order = list(words.PHASES)
     # Answering the sample prompts happens before and after training; it is named where it happens.
     if current == "sampling":

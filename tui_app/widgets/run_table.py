@@ -42,6 +42,8 @@ COLUMNS = (
 _STYLES = {
     "failed": SFTUI_DARK.error or "",
     "interrupted": SFTUI_DARK.error or "",
+    "paused": SFTUI_DARK.warning or "",
+    "released": SFTUI_DARK.warning or "",
     "stopped": SFTUI_DARK.warning or "",
     "finished": SFTUI_DARK.success or "",
 }

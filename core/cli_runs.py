@@ -1,0 +1,182 @@
+"""The commands that have to do with runs that are there: list, watch, ask, resume."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from core.errors import SftuiError
+from core.text import human_duration, safe
+
+if TYPE_CHECKING:
+    from core.runs.events import Command
+
+DONE, FAILED = 0, 1
+
+
+class _Request(NamedTuple):
+    """A command that asks a run for something."""
+
+    help: str
+    command: "Command"
+    flag: str = ""
+    flag_help: str = ""
+    flag_command: "Command" = "stop"
+
+    def request(self, options: argparse.Namespace) -> "Command":
+        """What the runner is asked."""
+        return self.flag_command if self.flag and getattr(options, self.flag) else self.command
+
+
+_REQUESTS = {
+    "stop": _Request("Ask a run to stop and save.", "stop", "now", "end it at once, without saving", "stop_now"),
+    "pause": _Request(
+        "Ask a run to rest; it keeps its device.", "pause", "free", "save and end: the device is free", "release"
+    ),
+    "continue": _Request("Ask a run that rests to go on, also one that freed its device.", "continue"),
+    "checkpoint": _Request("Ask a run to save a checkpoint now.", "checkpoint"),
+}
+
+
+def add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add these commands; `command` makes a parser of a name, an action and a help."""
+    command("runs", _runs, "All runs, the newest first.")
+    attach = command("attach", _attach, "Open the app on a run; with --json, or no terminal, print its events.")
+    attach.add_argument("run")
+    resume = command("resume", _resume, "Go on with a run that was stopped or killed, from its last whole checkpoint.")
+    resume.add_argument("run")
+    resume.add_argument("--from", dest="step", type=int, metavar="STEP", help="from this checkpoint; 0 begins anew")
+    resume.add_argument("--detach", action="store_true", help="start it and leave")
+    for name, request in _REQUESTS.items():
+        added = command(name, _send, request.help)
+        added.set_defaults(command=name, detach=True)
+        added.add_argument("run")
+        if request.flag:
+            added.add_argument(f"--{request.flag}", action="store_true", help=request.flag_help)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from core.runs.checkpoints import checkpoint_to_resume
+    from core.runs.events import RunFinished
+    from core.runs.folder import find_run
+
+    folder = find_run(options.run)
+    state = folder.read_state()
+    if folder.is_alive():
+        raise SftuiError("The run is running", f"A runner holds {folder.id}.", f"`sftui attach {folder.id}` shows it.")
+    if isinstance(state.outcome, RunFinished):
+        raise SftuiError("The run is finished", f"{folder.id} has its result already: {state.outcome.result}.")
+    if checkpoint_to_resume(folder, options.step) is None and not options.json:
+        print("the run begins anew" if options.step == 0 else "no checkpoint was saved: the run begins anew")
+    return start(folder, options, past=state.last_seq, resume_step=options.step)
+
+
+def start(folder: Any, options: argparse.Namespace, past: int = 0, resume_step: int | None = None) -> int:
+    """Start a runner on a folder and follow it to its end, unless it is to be left alone. Returns the exit status.
+
+    `past` is the last entry of an earlier runner; `resume_step` the checkpoint to go on from, if not the newest.
+    """
+    from core.console import JsonReporter, TextReporter, side_by_side
+    from core.runs.follow import exit_status, follow, interruptible
+    from core.runs.launch import start_run
+
+    if options.detach:
+        start_run(folder, resume_step)
+        print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else folder.id)
+        return DONE
+    reporter = JsonReporter() if options.json else TextReporter()
+    try:
+        with interruptible() as interruption:
+            start_run(folder, resume_step)
+            state = follow(folder, reporter.tell, interruption, past=past)
+    except SftuiError as error:
+        complain(error, options)
+        return FAILED
+    finally:
+        reporter.close()
+    if not options.json:
+        print(side_by_side(state))
+        _say_where(folder.path, state)
+    return exit_status(state, interruption)
+
+
+def _say_where(path: Path, state: Any) -> None:
+    from core.runs.events import RunFinished
+
+    if isinstance(state.outcome, RunFinished):
+        print(f"\nresult: {path / state.outcome.result}")
+    elif state.outcome is None:
+        sys.stderr.write(f"interrupted: the runner is gone without a word; see {path / 'runner.log'}\n")
+    else:
+        print(f"run: {path}")
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from core.runs.events import finite
+    from core.runs.folder import all_runs, summarize
+
+    summaries = [summarize(folder) for folder in all_runs()]
+    if options.json:
+        fields = ("id", "path", "state", "step", "max_steps", "loss", "model", "started")
+        listed = [{name: finite(getattr(s, name)) for name in fields} for s in summaries]
+        print(json.dumps(listed, default=str, indent=2))
+        return DONE
+    if not summaries:
+        print("no runs yet: `sftui demo` makes one")
+    for s in summaries:
+        loss = f"loss {s.loss:.4f}" if s.loss is not None else ""
+        steps = f"{s.step:,}/{s.max_steps:,}" if s.max_steps else "-"
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.started)) if s.started else "-"
+        took = human_duration(s.seconds) if s.seconds is not None else ""
+        print(f"{safe(s.id):44} {s.state:12} {steps:>15}  {loss:12} {began:16}  {took}")
+    return DONE
+
+
+def _attach(options: argparse.Namespace) -> int:
+    from core.console import JsonReporter, TextReporter
+    from core.runs.folder import find_run
+    from core.runs.follow import Interruption, exit_status, follow
+
+    folder = find_run(options.run)
+    if options.open_app is not None and not options.json and sys.stdin.isatty() and sys.stdout.isatty():
+        return int(options.open_app(open_screen="monitor", run=folder))
+    reporter = JsonReporter() if options.json else TextReporter()
+    try:
+        state = follow(folder, reporter.tell, Interruption())
+    finally:
+        reporter.close()
+    return exit_status(state, Interruption())
+
+
+def _send(options: argparse.Namespace) -> int:
+    from core.runs.commands import send
+    from core.runs.events import RunStopped
+    from core.runs.folder import find_run
+
+    folder = find_run(options.run)
+    if options.command == "continue" and not folder.is_alive():
+        outcome = folder.read_state().outcome
+        if isinstance(outcome, RunStopped) and outcome.released:
+            options.step = None
+            return _resume(options)
+    request_id = send(folder, _REQUESTS[options.command].request(options))
+    words = f"{folder.id}: asked to {options.command}"
+    print(json.dumps({"id": request_id, "run": folder.id}) if options.json else words)
+    return DONE
+
+
+def complain(error: SftuiError, options: argparse.Namespace) -> None:
+    """Tell of an error: on standard error for people, and on standard output where JSON is wanted."""
+    from core.spec.problems import SpecError
+
+    if vars(options).get("json"):
+        told: dict[str, Any] = {"title": error.title, "message": error.message, "hint": error.hint}
+        if isinstance(error, SpecError):
+            told["problems"] = [dataclasses.asdict(problem) for problem in error.problems]
+        print(json.dumps({"error": told}))
+    lines = [safe(error.title), safe(error.message, keep_newlines=True), safe(error.hint)]
+    sys.stderr.write("\n".join(line for line in lines if line) + "\n")

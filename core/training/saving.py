@@ -1,0 +1,125 @@
+"""Saving checkpoints so that a full or faulty disk costs time, and nothing that is saved already."""
+
+import errno
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from core.runs import events
+from core.runs.checkpoints import commit, is_committed, place_of, rotate, size_of_last, staging, sweep
+from core.runs.events import Event
+from core.runs.folder import RunFolder
+from core.text import human_bytes
+from core.training.control import RunControl
+
+# What a disk says that may be mended while the run waits.
+_TROUBLE = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "The disk quota is used up",
+    errno.EIO: "The disk is faulty",
+    errno.EACCES: "The run's folder may not be written",
+    errno.EPERM: "The run's folder may not be written",
+    errno.EROFS: "The disk can only be read",
+    errno.ESTALE: "The network disk lost the folder",
+}
+# safetensors and torch pass the system's word on in texts of their own.
+_FULL_TEXTS = ("No space left on device", "os error 28", "PytorchStreamWriter failed writing")
+_MARGIN_BYTES = 4 << 20
+_FIRST_WAIT_SECONDS = 5.0
+_LONGEST_WAIT_SECONDS = 60.0
+
+
+class CheckpointSaver:
+    """Writes checkpoints beside, commits them, and deletes the oldest.
+
+    While the disk does not take one, the run pauses: it tells the path and what is missing, and goes on by itself when
+    there is room, or when it is told to.
+    """
+
+    def __init__(
+        self, folder: RunFolder, keep: int | None, emit: Callable[[Event], object], control: RunControl
+    ) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._emit = emit
+        self._control = control
+        sweep(folder)
+
+    @property
+    def beside(self) -> Path:
+        """Where a checkpoint is written to, under its own name."""
+        return staging(self._folder)
+
+    def save(self, step: int, best_step: int | None, write: Callable[[], object]) -> bool:
+        """Save the checkpoint of a step: `write` puts it into `beside`. False if a stop ended the wait for a disk.
+
+        Raises what `write` raises, but for what disks say.
+        """
+        began = time.monotonic()
+        wait, told = _FIRST_WAIT_SECONDS, False
+        while True:
+            lacking = trouble = self._lacks_room()
+            if trouble is None:
+                try:
+                    size = self._write(step, write)
+                    break
+                except Exception as error:
+                    trouble = _said_by_disk(error)
+                    if trouble is None:
+                        raise
+            sweep(self._folder)
+            if not told:
+                place = place_of(self._folder, step)
+                wanted = f" The last one took {human_bytes(last)}." if (last := size_of_last(self._folder)) else ""
+                message = f"{place} is not saved yet.{wanted} What was saved before is whole."
+                self._emit(events.RunPaused(step, trouble, message))
+                told = True
+            # Only room can be asked for without writing; everything else is tried again when the wait is over.
+            if not self._control.wait_for(self._has_room if lacking else _never, wait):
+                return False
+            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+        if told:
+            self._emit(events.RunContinued(step, time.monotonic() - began))
+        for gone in rotate(self._folder, self._keep, best_step):
+            self._emit(events.CheckpointDeleted(f"{gone.parent.name}/{gone.name}"))
+        place = place_of(self._folder, step)
+        path = f"{place.parent.name}/{place.name}"
+        self._emit(events.CheckpointCommitted(step, path, size, time.monotonic() - began))
+        return True
+
+    def place(self, step: int) -> Path:
+        """Where the checkpoint of a step stands once it is whole."""
+        return place_of(self._folder, step)
+
+    def has(self, step: int) -> bool:
+        """Whether there is a whole checkpoint of this step."""
+        return is_committed(place_of(self._folder, step))
+
+    def _write(self, step: int, write: Callable[[], object]) -> int:
+        self.beside.mkdir(parents=True, exist_ok=True)
+        write()
+        size = commit(self.beside / place_of(self._folder, step).name, place_of(self._folder, step))
+        sweep(self._folder)
+        return size
+
+    def _lacks_room(self) -> str | None:
+        needed = (size_of_last(self._folder) or 0) + _MARGIN_BYTES
+        free = shutil.disk_usage(self._folder.path).free
+        if free >= needed:
+            return None
+        return f"{_TROUBLE[errno.ENOSPC]}: {human_bytes(needed)} are needed and {human_bytes(free)} are free"
+
+    def _has_room(self) -> bool:
+        return self._lacks_room() is None
+
+
+def _never() -> bool:
+    return False
+
+
+def _said_by_disk(error: Exception) -> str | None:
+    number = getattr(error, "errno", None)
+    if number in _TROUBLE:
+        return _TROUBLE[number]
+    return _TROUBLE[errno.ENOSPC] if any(text in str(error) for text in _FULL_TEXTS) else None
