@@ -12,7 +12,8 @@ from core.data.tokenized_row import RowError
 from core.text import safe, shorten
 
 Messages = Sequence[Mapping[str, Any]]
-_ERRORS = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
+# What a template can raise besides its own refusals.
+ERRORS = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 _MARKERS = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _QUESTION, _ANSWER = "Which colour is the sky?", "It is blue."
 PROBE: tuple[dict[str, Any], ...] = (
@@ -59,7 +60,7 @@ class ChatTemplate:
             raise _refusal(f"The chat template misses something in this row: {_words(error)}") from error
         except TemplateError as error:
             raise _refusal(f"The chat template refuses this row: {_words(error)}") from error
-        except _ERRORS as error:
+        except ERRORS as error:
             raise _refusal(f"The chat template fails on this row: {type(error).__name__}: {_words(error)}") from error
         return texts[0], spans[0] if markers else []
 

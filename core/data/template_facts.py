@@ -39,10 +39,9 @@ def template_facts(template: ChatTemplate, tokenizer: Any, spans: Sequence[Span]
     answers = [message["content"] for message in PROBE if message["role"] == "assistant"]
     ends: dict[str, None] = {}
     learned = True
-    place = 0
     for answer in answers:
-        place = text.index(answer, place) + len(answer)
-        chain = _tokens_after(text, place, list(vocabulary))
+        said = re.search(re.escape(answer), text, re.IGNORECASE)
+        chain = _tokens_after(text, said.end(), list(vocabulary)) if said else []
         # An answer may end in several tokens; what stands outside of the turn begins the next one.
         own = [token for token, stop in chain if any(start < stop <= end for start, end in spans)]
         ends.update(dict.fromkeys(own[-1:]))

@@ -5,13 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from jinja2 import TemplateError
 from trl.chat_template_utils import get_training_chat_template
 from trl.data_utils import common_prefix_length
 
 from core.choice import Choice
 from core.data.learn_from import LearnFrom
 from core.data.masks import Span, TurnFinder, check_spans
-from core.data.rendered_chat import PROBE, ChatTemplate, Messages, marks_answers
+from core.data.rendered_chat import ERRORS, PROBE, ChatTemplate, Messages, marks_answers
 from core.data.template_facts import TemplateFacts, template_facts, unusable
 from core.data.tokenized_row import RowError, TokenizedRow
 from core.spec.problems import Problem
@@ -210,7 +211,8 @@ class RowTokenizer:
             return None
         try:
             patched: str | None = get_training_chat_template(self._tokenizer)
-        except ValueError:
+        except (TemplateError, *ERRORS):
+            # TRL does not know it, or it fails on the tools that TRL tries it with.
             return None
         return patched
 
