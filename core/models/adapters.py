@@ -7,6 +7,7 @@ import torch
 from bitsandbytes.nn import Int8Params, Params4bit
 from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from core.choice import Choice
@@ -44,7 +45,8 @@ def attach_adapters(model: Any, spec: RunSpec, tell: Tell = _tell_nobody) -> Any
     targets = choose_targets(model, spec)
     tell(Choice("lora_target_modules", ", ".join(_last_names(targets)), targets.reason))
     if targets.parameters and spec.lora_dropout:
-        tell(Choice("lora_dropout", "0", "PEFT cannot drop out what goes into fused experts"))
+        into = "fused experts" if _adapts_experts(model, targets) else "a layer that it adapts by its weight"
+        tell(Choice("lora_dropout", "0", f"PEFT cannot drop out what goes into {into}"))
     saved = _saved_whole(model, spec)
     config = LoraConfig(
         r=spec.lora_r,
@@ -90,7 +92,7 @@ def adapted_modules(model: Any) -> tuple[str, ...]:
     """The last part of the names of all modules that got an adapter; of fused experts, their weights' names."""
     names = set()
     for name, module in model.named_modules():
-        if isinstance(module, ParamWrapper):
+        if isinstance(module, ParamWrapper) and not isinstance(module.get_base_layer(), nn.Linear):
             names.add(f"{name.replace('.base_layer', '').rsplit('.', 1)[-1]}.{module.parameter_name}")
         elif isinstance(module, LoraLayer):
             names.add(name.rsplit(".", 1)[-1])
@@ -146,6 +148,11 @@ def _saved_whole(model: Any, spec: RunSpec) -> list[str]:
 def _ties_embeddings(model: Any) -> bool:
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     return head is not None and head.weight is embeddings.weight
+
+
+def _adapts_experts(model: Any, targets: Targets) -> bool:
+    owners = (model.get_submodule(name.rpartition(".")[0]) for name in targets.parameters)
+    return any(not isinstance(owner, nn.Linear) for owner in owners)
 
 
 def _are_transposed(model: Any, targets: Targets) -> bool:

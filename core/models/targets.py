@@ -6,12 +6,13 @@ rows), vision and audio towers with their projectors, and layers through which n
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from bitsandbytes.nn import Params4bit
+import torch
+from bitsandbytes.nn import Int8Params, Params4bit
 from peft.utils.transformers_weight_conversion import (
     _MODEL_TO_CONVERSION_PATTERN,
     _MOE_TARGET_MODULE_MAPPING,
@@ -30,6 +31,8 @@ _ROUTER = re.compile(r"(^|\.)(gate|shared_expert_gate|[a-z_]*router[a-z_]*)(\.|$
 _WITHOUT_GRADIENT = re.compile(r"(^|\.)(indexer|patcher|generation_aligner)(\.|$)")
 # Fused kernels of Mamba layers, and of Bamba's and Jamba's, read these weights themselves, past any adapter.
 _READ_BY_KERNELS = frozenset({"out_proj", "x_proj", "dt_proj"})
+# What a product of two matrices can be added to.
+_FULL_PRECISION = frozenset({torch.float32, torch.bfloat16, torch.float16})
 # What one expert's matrices are called, and the fused parameters that hold them for all experts.
 FUSED_NAMES = {
     "gate_proj": ("gate_up_proj",),
@@ -49,7 +52,7 @@ class Targets:
 
     modules: tuple[str, ...]
     parameters: tuple[str, ...]
-    """Weights that are no module of their own: fused experts."""
+    """Weights that PEFT takes one by one: fused experts, and layers whose names it would take for experts."""
     match: str | tuple[str, ...]
     """The modules as PEFT takes them: last parts of names, a regular expression, or full names; matches no other."""
     match_parameters: tuple[str, ...]
@@ -72,17 +75,20 @@ def choose_targets(model: Any, spec: RunSpec) -> Targets:
             notes += note
     else:
         modules, parameters = _named(model, wanted, able, experts)
-        _refuse_unfit_experts(parameters, spec)
+        _refuse_unfit(parameters, spec)
     if spec.lora_target_parameters:
         parameters = sorted({*parameters, *_named_parameters(model, spec.lora_target_parameters, modules)})
-        _refuse_unfit_experts(parameters, spec)
-    modules, note = _without_claimed(model, modules)
+        _refuse_unfit(parameters, spec)
+    modules, through_weights, note = _around_claimed(model, modules, spec)
     notes += note
-    if not modules and not parameters:
-        raise SftuiError("No module to adapt", "The model has no layer that LoRA can adapt.", "Train every weight.")
-    kinds = sorted({name.rsplit(".", 1)[-1] for name in modules})
-    said = f"{len(modules)} layers" + (f" ({', '.join(kinds)})" if len(kinds) <= 12 else "")
+    layers = [*modules, *through_weights]
+    if not layers and not parameters:
+        why = "; ".join(["The model has no layer that LoRA can adapt", *notes])
+        raise SftuiError("No module to adapt", f"{why}.", "Train every weight.")
+    kinds = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    said = f"{len(layers)} layers" + (f" ({', '.join(kinds)})" if len(kinds) <= 12 else "")
     said += f" and {len(parameters)} weights of fused experts" if parameters else ""
+    parameters = [*parameters, *(f"{name}.weight" for name in through_weights)]
     return Targets(
         tuple(modules),
         tuple(parameters),
@@ -142,13 +148,13 @@ def _fused_experts(model: Any, spec: RunSpec) -> list[str]:
 
 
 def _all_experts(experts: list[str], spec: RunSpec) -> tuple[list[str], list[str]]:
-    why = _unfit_for_experts(spec)
+    why = _unfit_for_weights(spec)
     if experts and why:
         return [], [f"fused experts are left as they are, since {why}"]
     return experts, []
 
 
-def _unfit_for_experts(spec: RunSpec) -> str:
+def _unfit_for_weights(spec: RunSpec) -> str:
     if spec.use_dora:
         return "PEFT has no DoRA for them"
     if spec.sftui.init_lora_weights not in ("default", "gaussian"):
@@ -156,8 +162,8 @@ def _unfit_for_experts(spec: RunSpec) -> str:
     return ""
 
 
-def _refuse_unfit_experts(parameters: Sequence[str], spec: RunSpec) -> None:
-    why = _unfit_for_experts(spec)
+def _refuse_unfit(parameters: Sequence[str], spec: RunSpec) -> None:
+    why = _unfit_for_weights(spec)
     if parameters and why:
         raise SftuiError("Fused experts cannot be adapted so", f"{parameters[0]} is named, but {why}.", "Leave it out.")
 
@@ -229,7 +235,7 @@ def _instead(name: str, there: Sequence[str], parts: int = 1) -> str:
 def claimed_by_peft(model_type: str) -> Mapping[str, str]:
     """Last names that PEFT takes for fused experts on this type, whichever module bears them.
 
-    It rewrites such targets so that adapters made with older transformers load; there is no way round it.
+    It rewrites such target modules, as full names and patterns too, so that adapters made with older transformers load.
     """
     if get_checkpoint_conversion_mapping(model_type) is None:
         return {}
@@ -238,11 +244,32 @@ def claimed_by_peft(model_type: str) -> Mapping[str, str]:
     return found
 
 
-def _without_claimed(model: Any, modules: Sequence[str]) -> tuple[list[str], list[str]]:
+def _around_claimed(model: Any, modules: Sequence[str], spec: RunSpec) -> tuple[list[str], list[str], list[str]]:
+    """The modules that PEFT adapts by their names, those that it adapts by their weights' names, and what is said.
+
+    Target parameters are not rewritten. A layer that is adapted by its weight has the same matrices in the same places,
+    and where bitsandbytes has quantized it, PEFT makes an ordinary adapter of it.
+    """
     claimed = claimed_by_peft(model.config.model_type)
-    kept = [name for name in modules if name.rsplit(".", 1)[-1] not in claimed]
-    lost = sorted({".".join(name.split(".")[-2:]) for name in modules} - {".".join(n.split(".")[-2:]) for n in kept})
-    return kept, [f"{', '.join(lost)} left out: PEFT takes these names for the experts"] if lost else []
+    by_name = [name for name in modules if name.rsplit(".", 1)[-1] not in claimed]
+    others = sorted(set(modules) - set(by_name))
+    why = _unfit_for_weights(spec)
+    by_weight = [] if why else [name for name in others if _has_plain_weight(model.get_submodule(name))]
+    lost = _ends(set(others) - set(by_weight))
+    notes = [f"{_ends(by_weight)} by their weights, since PEFT takes these names for the experts"] if by_weight else []
+    if lost:
+        why = why or "these hold no weight that it can adapt otherwise"
+        notes.append(f"{lost} left out: PEFT takes these names for the experts, and {why}")
+    return by_name, by_weight, notes
+
+
+def _has_plain_weight(layer: nn.Module) -> bool:
+    weight = dict(layer.named_parameters(recurse=False)).get("weight")
+    return weight is not None and (isinstance(weight, Params4bit | Int8Params) or weight.dtype in _FULL_PRECISION)
+
+
+def _ends(names: Collection[str]) -> str:
+    return ", ".join(sorted({".".join(name.split(".")[-2:]) for name in names}))
 
 
 def _match(model: Any, modules: Sequence[str]) -> str | tuple[str, ...]:
@@ -261,9 +288,16 @@ def _match(model: Any, modules: Sequence[str]) -> str | tuple[str, ...]:
 
 
 def _short_parameters(model: Any, parameters: Sequence[str]) -> tuple[str, ...]:
-    short = tuple(sorted({".".join(name.split(".")[-2:]) for name in parameters}))
-    meant = {name for name, _ in model.named_parameters() if any(_is_called(name, end) for end in short)}
-    return short if meant == set(parameters) else tuple(parameters)
+    """The shortest ends of two parts or more that together mean these weights, and no other."""
+    wanted = set(parameters)
+    others = [name for name, _ in model.named_parameters() if name not in wanted]
+    taken = {end for name in others for end in _long_ends(name)}
+    return tuple(sorted({next((end for end in _long_ends(name) if end not in taken), name) for name in parameters}))
+
+
+def _long_ends(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 2, -1, -1)]
 
 
 def _is_called(full: str, name: str) -> bool:

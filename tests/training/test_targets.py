@@ -23,7 +23,7 @@ from tests.unit.test_all_architectures import REFUSED
 
 TYPES = sorted(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in REFUSED)
 NEEDS_TIMM = {"gemma3n"}
-# Every linear layer of a language model that all-linear leaves alone is one of these, or of those that PEFT claims.
+# Every linear layer of a language model that all-linear leaves alone is one of these.
 LEFT_ALONE = re.compile(
     r"(^|\.)(lm_head|embed_out|output_projection|generator_lm_head|decoder|head|output)$"  # from the last hidden state
     r"|^lm_head\.dense$|(^|\.)patcher\."
@@ -32,7 +32,8 @@ LEFT_ALONE = re.compile(
     r"|\.(mamba|mixer)\.(out_proj|x_proj|dt_proj)$"
     r"|vision|image|audio|visual|multi_modal"
 )
-CLAIMED_MIXTURES = {"afmoe", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "qwen3_moe", "qwen3_next", "mixtral", "minimax"}
+CLAIMED_MIXTURES = {"afmoe", "beam", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe",
+                    "hunyuan_v1_moe", "longcat_flash", "qwen3_next", "solar_open"}  # fmt: skip
 WITH_VISION = ("gemma3", "idefics3", "llava", "mllama", "qwen2_5_vl")
 
 
@@ -68,6 +69,12 @@ def adapted(model: Any) -> tuple[set[str], set[str]]:
     return modules, parameters
 
 
+def by_their_weights(model: Any, targets: Targets) -> set[str]:
+    """The layers among the weights that PEFT takes one by one; the others are fused experts."""
+    owners = {name.rpartition(".")[0] for name in targets.parameters}
+    return {name for name in owners if isinstance(model.get_submodule(name), nn.Linear)}
+
+
 def width(model: Any, targets: Targets) -> int:
     """Inputs and outputs of all that is adapted, as its weights' shapes say."""
     sides = 0
@@ -88,15 +95,14 @@ def test_all_linear_adapts_what_it_says_and_nothing_that_cannot_learn(model_type
     targets = choose_targets(model, spec)
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
+    layers = {*targets.modules, *by_their_weights(model, targets)}
     assert targets.modules
-    assert set(targets.modules) <= linear
+    assert layers <= linear
     head = model.get_output_embeddings()
-    assert all(model.get_submodule(name) is not head for name in targets.modules)
-    assert not {name.rsplit(".", 1)[-1] for name in targets.modules} & refused_by_peft(model_type)
-    claimed = claimed_by_peft(model_type)
-    left = [name for name in linear - set(targets.modules) if name.rsplit(".", 1)[-1] not in claimed]
-    assert [name for name in left if not LEFT_ALONE.search(name)] == []
-    assert [name for name in targets.modules if LEFT_ALONE.search(name) and not name.endswith(".output")] == []
+    assert all(model.get_submodule(name) is not head for name in layers)
+    assert not {name.rsplit(".", 1)[-1] for name in layers} & refused_by_peft(model_type)
+    assert [name for name in linear - layers if not LEFT_ALONE.search(name)] == []
+    assert [name for name in layers if LEFT_ALONE.search(name) and not name.endswith(".output")] == []
 
     expected = 4 * width(model, targets)
     wrapped, told = attach(model, spec)
@@ -108,18 +114,69 @@ def test_all_linear_adapts_what_it_says_and_nothing_that_cannot_learn(model_type
 
 
 @pytest.mark.parametrize("model_type", sorted(CLAIMED_MIXTURES))
-def test_what_peft_would_take_for_experts_is_left_out_and_said(model_type: str) -> None:
+def test_what_peft_would_take_for_experts_is_adapted_by_its_weight_and_that_is_said(model_type: str) -> None:
     model = build(model_type)
     claimed = claimed_by_peft(model_type)
     targets = choose_targets(model, spec_of())
-    theirs = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in claimed
-    ]
-    assert claimed
-    assert not set(theirs) & set(targets.modules)
-    assert ("PEFT takes these names for the experts" in targets.reason) == bool(theirs)
+
+    layers = by_their_weights(model, targets)
+
+    assert layers
+    assert {name.rsplit(".", 1)[-1] for name in layers} == {"gate_proj", "up_proj", "down_proj"}
+    assert not [name for name in targets.modules if name.rsplit(".", 1)[-1] in claimed]
+    assert {"gate_proj.weight", "up_proj.weight", "down_proj.weight"} <= set(targets.match_parameters)
+    assert "by their weights, since PEFT takes these names for the experts" in targets.reason
+    assert "left out" not in targets.reason
+    assert {"gate_proj", "up_proj", "down_proj"} <= set(adapted_modules(attach(model, spec_of())[0]))
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "minimax", "qwen3_moe", "olmoe"])
+def test_where_nothing_is_shared_nothing_is_said_of_it(model_type: str) -> None:
+    model = build(model_type)
+    targets = choose_targets(model, spec_of())
+    assert claimed_by_peft(model_type)
+    assert by_their_weights(model, targets) == set()
+    assert "PEFT takes" not in targets.reason
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["gate_proj"], ("experts.gate_up_proj", "gate_proj.weight")),
+        (["q_proj", "gate_proj", "up_proj", "down_proj"],
+         ("down_proj.weight", "experts.down_proj", "experts.gate_up_proj", "gate_proj.weight", "up_proj.weight")),
+    ],
+)  # fmt: skip
+def test_layers_that_peft_would_take_for_experts_are_adapted_by_name_too(
+    names: list[str], expected: tuple[str, ...]
+) -> None:
+    model = build("glm4_moe")
+    targets = choose_targets(model, spec_of(lora_target_modules=names))
+    assert {name.rsplit(".", 1)[-1] for name in targets.modules} == set(names) & {"q_proj"}
+    assert targets.match_parameters == expected
+    assert adapted(attach(model, spec_of(lora_target_modules=names))[0]) == (
+        set(targets.modules),
+        set(targets.parameters),
+    )
+
+
+def test_without_its_experts_a_mixture_keeps_its_shared_ones() -> None:
+    model = build("glm4_moe")
+    spec = spec_of(lora_target_parameters=[], lora_dropout=0.1)
+    targets = choose_targets(model, spec)
+    assert targets.match_parameters == ("down_proj.weight", "gate_proj.weight", "up_proj.weight")
+    _, told = attach(model, spec)
+    assert [choice.value for choice in told if choice.name == "lora_dropout"] == ["0"]
+    assert "fused experts" not in "".join(choice.reason for choice in told)
+
+
+def test_layers_that_peft_would_take_for_experts_are_left_where_it_has_no_such_start() -> None:
+    model = build("glm4_moe")
+    targets = choose_targets(model, spec_of(use_dora=True))
+    assert targets.parameters == ()
+    assert {name.rsplit(".", 1)[-1] for name in targets.modules} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert "shared_experts.up_proj left out: PEFT takes these names for the experts" in targets.reason
+    assert "no DoRA for them" in targets.reason
 
 
 def test_experts_are_adapted_in_one_piece_and_their_router_is_not() -> None:
