@@ -10,11 +10,12 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
+from core.data.request import check_held_out_request
 from core.spec.build import value_of
 from core.spec.run_spec import options
 from core.text import safe
 from tui_app.draft import Draft, Step
-from tui_app.held_out import FIELD, HeldOut, read_held_out
+from tui_app.held_out import HeldOut, HeldOutKey, read_held_out
 from tui_app.messages import DraftChanged, StepRequested
 from tui_app.widgets.memory_bar import MemoryBar
 from tui_app.widgets.spec_form import FormRow
@@ -22,6 +23,8 @@ from tui_app.widgets.step_header import StepHeader
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+
+    from core.data.data_problems import BadRows
 
 # Half a path is not worth a look.
 _READ_DELAY_SECONDS = 0.15
@@ -66,7 +69,7 @@ class SetupScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._held_out = HeldOut()
-        self._held_out_for: tuple[str, str | None] = ("", None)
+        self._held_out_for: HeldOutKey | None = None
 
     def compose(self) -> ComposeResult:
         """Header, the step itself, memory bar, footer."""
@@ -86,19 +89,21 @@ class SetupScreen(Screen[None]):
 
     def look_at_held_out_rows(self, draft: Draft) -> HeldOut:
         """What the held-out file holds as far as it is read; what is not yet is read, and then shown."""
-        path = str(value_of(draft.values, FIELD) or "").strip()
+        request = check_held_out_request(draft.values)
         form = draft.data.form if draft.data else None
-        if (path, form) != self._held_out_for:
-            self._held_out_for = (path, form)
+        bad_rows: BadRows = "skip" if value_of(draft.values, "sftui.bad_rows") == "skip" else "stop"
+        key = HeldOutKey(request, form, bad_rows) if request else None
+        if key != self._held_out_for:
+            self._held_out_for = key
             self._held_out = HeldOut()
-            if path:
-                self.run_worker(self._read_held_out(path, form), group="held-out", exclusive=True)
+            if key is not None:
+                self.run_worker(self._read_held_out(key), group="held-out", exclusive=True)
         return self._held_out
 
-    async def _read_held_out(self, path: str, form: str | None) -> None:
+    async def _read_held_out(self, key: HeldOutKey) -> None:
         await asyncio.sleep(_READ_DELAY_SECONDS)
-        found = await read_held_out(path, form)
-        if self._held_out_for == (path, form):
+        found = await read_held_out(key)
+        if self._held_out_for == key:
             self._held_out = found
             self._follow()
 

@@ -1,8 +1,13 @@
 """What a spec and the rows that it names have against each other."""
 
+from typing import Literal
+
 from core.data.facts import DataFacts
+from core.data.rows import Form
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
+
+BadRows = Literal["stop", "skip"]
 
 HELD_OUT_FIELD = "sftui.held_out_file"
 
@@ -11,7 +16,7 @@ def data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
     """What is wrong with the training rows for this spec; nothing while they are not read."""
     if data is None:
         return []
-    found = _row_problems(spec, "datasets", data)
+    found = _row_problems("datasets", data, spec.sftui.bad_rows)
     found += _other_forms(data)
     turns = data.form == "messages" or (bool(data.preview) and isinstance(data.preview[0].get("prompt"), list))
     if spec.assistant_only_loss and not turns and data.form != "unknown":
@@ -29,23 +34,23 @@ def data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
     return found
 
 
-def held_out_problems(spec: RunSpec, data: DataFacts | None, held_out: DataFacts) -> list[Problem]:
-    """What is wrong with the file of held-out rows beside these training rows."""
-    found = _row_problems(spec, HELD_OUT_FIELD, held_out)
-    if held_out.rows and data is not None and data.form not in (held_out.form, "unknown"):
-        message = f"is in {held_out.form} form, and the training rows are in {data.form} form."
+def held_out_problems(held_out: DataFacts, form: Form | None, bad_rows: BadRows) -> list[Problem]:
+    """What is wrong with the file of held-out rows, beside training rows in this form."""
+    found = _row_problems(HELD_OUT_FIELD, held_out, bad_rows)
+    if held_out.rows and form not in (None, held_out.form, "unknown"):
+        message = f"is in {held_out.form} form, and the training rows are in {form} form."
         found.append(Problem(HELD_OUT_FIELD, "error", message, "Bring both into the same form."))
     return found
 
 
-def _row_problems(spec: RunSpec, field: str, data: DataFacts) -> list[Problem]:
+def _row_problems(field: str, data: DataFacts, bad_rows: BadRows) -> list[Problem]:
     unknown = [source for source in data.sources if source.form == "unknown" and source.bad_rows]
     if unknown and data.columns:
         names = ", ".join(f"`{column.name}`" for column in data.columns[:8])
         where = f"{unknown[0].label} has" if len(data.sources) > 1 else "has"
         message = f"{where} columns that say nothing: {names}."
         return [Problem(field, "error", message, "Say which column is what in sftui.columns.")]
-    if data.bad_rows and (spec.sftui.bad_rows == "stop" or not data.rows):
+    if data.bad_rows and (bad_rows == "stop" or not data.rows):
         count = "1 row is" if data.bad_rows == 1 else f"{data.bad_rows:,} rows are"
         message = f"{count} wrong; the first: {data.problems[0]}"
         fix = "Mend or remove them." + (" Or leave them out: sftui.bad_rows: skip." if data.rows else "")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from core.data.mapping import SLOTS
 from core.spec.run_spec import DatasetSource, RunSpec
 
 
@@ -71,20 +72,34 @@ def training_request(spec: RunSpec) -> CheckRequest:
 
 def held_out_request(spec: RunSpec) -> CheckRequest | None:
     """What to check for a spec's file of held-out rows; None if it names none."""
-    if spec.sftui.held_out_file is None:
-        return None
-    return CheckRequest((Source(spec.sftui.held_out_file),), tuple((spec.sftui.columns or {}).items()))
+    return _held_out(spec.sftui.held_out_file, tuple((spec.sftui.columns or {}).items()))
 
 
 def check_request(values: Mapping[str, Any]) -> CheckRequest:
     """What to check for values as they were typed, as far as they are entries of a dataset."""
-    entries, section = values.get("datasets"), values.get("sftui")
+    entries = values.get("datasets")
     sources: list[Source] = []
     for entry in entries if isinstance(entries, list | tuple) else ():
         try:
             sources.append(Source.of(DatasetSource(path=entry) if isinstance(entry, str) else DatasetSource(**entry)))
         except (ValidationError, TypeError):
             continue
+    return CheckRequest(tuple(sources), _columns(values.get("sftui")))
+
+
+def check_held_out_request(values: Mapping[str, Any]) -> CheckRequest | None:
+    """What to check for the file of held-out rows among values as they were typed; None if there is none."""
+    section = values.get("sftui")
+    path = section.get("held_out_file") if isinstance(section, Mapping) else None
+    return _held_out(path.strip() if isinstance(path, str) else None, _columns(section))
+
+
+def _held_out(path: str | None, columns: tuple[tuple[str, str], ...]) -> CheckRequest | None:
+    return CheckRequest((Source(path),), columns) if path else None
+
+
+def _columns(section: Any) -> tuple[tuple[str, str], ...]:
     columns = section.get("columns") if isinstance(section, Mapping) else None
     pairs = columns.items() if isinstance(columns, Mapping) else ()
-    return CheckRequest(tuple(sources), tuple((str(slot), str(column)) for slot, column in pairs))
+    # A slot that there is not is a problem of the spec, not of the rows.
+    return tuple((slot, str(column)) for slot, column in pairs if slot in SLOTS)

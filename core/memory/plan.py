@@ -239,7 +239,7 @@ def _held_out_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
     if request is None:
         return []
     try:
-        return held_out_problems(spec, data, check(request))
+        return held_out_problems(check(request), data.form if data else None, spec.sftui.bad_rows)
     except SftuiError as error:
         return [_problem(HELD_OUT_FIELD, error)]
 

@@ -100,7 +100,8 @@ class ReviewScreen(SetupScreen):
         """There is none."""
 
     def _refusal(self, draft: Draft) -> str:
-        count = len(draft.errors) + (self._held_out_problem is not None)
+        held_out = self._held_out_problem
+        count = len(draft.errors) + (held_out is not None and held_out.level == "error")
         if count:
             stand = "problem stands" if count == 1 else "problems stand"
             return f"Cannot start: {count} {stand} in the way, see above."
