@@ -192,7 +192,7 @@ def _model(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from core.data.formats import read_facts
+    from core.data.check import read_facts
 
     facts = read_facts(options.files)
     if options.json:

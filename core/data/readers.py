@@ -30,7 +30,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SPACES = b" \t\r\n"
 # {"data": [{…}, …]}, but not {"messages": [{"role": …}]}.
 _WRAPPED = re.compile(
-    r'\s*\{\s*"(?P<name>[^"\\]{1,64})"\s*:\s*\[(?=\s*[{\]])(?!\s*\{\s*"(?:role|from|content|value|speaker|author)")'
+    r'\s*\{\s*"(?P<name>[^"\\]{1,64})"\s*:\s*\[(?=\s*\{)(?!\s*\{\s*"(?:role|from|content|value|speaker|author)")'
 )
 # How the second line of an object begins.
 _CONTINUES = (b'"', b"}")
@@ -114,7 +114,7 @@ def _json_rows(file: Path, opened: BinaryIO, head: bytes, *, again: bool) -> Ite
         yield from array_rows(file, opened, len(text) - len(begin) + 1, None)
         return
     wrapped = _WRAPPED.match(text[:4096].decode("utf-8", "replace"))
-    if wrapped is not None:
+    if wrapped is not None and not _is_first_of_lines(begin):
         yield from array_rows(file, opened, wrapped.end(), wrapped["name"])
     elif _spread_over_lines(begin):
         yield from value_rows(file, opened)
@@ -125,6 +125,11 @@ def _json_rows(file: Path, opened: BinaryIO, head: bytes, *, again: bool) -> Ite
 def _spread_over_lines(begin: bytes) -> bool:
     first, _, rest = begin.partition(b"\n")
     return first.startswith(b"{") and rest.lstrip(_SPACES).startswith(_CONTINUES) and not _is_json(first)
+
+
+def _is_first_of_lines(begin: bytes) -> bool:
+    first, _, rest = begin.partition(b"\n")
+    return bool(rest.strip()) and _is_json(first)
 
 
 def _begins_with_object(head: bytes) -> bool:
