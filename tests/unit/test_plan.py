@@ -1,6 +1,9 @@
 """A spec thought through on a machine: device, choices, memory, verdict and every problem beside its option."""
 
 import json
+import math
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from core.data.check import read_facts
 from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.memory.plan import ModelFacts, Plan, describe_plan, make_plan, plan_here, read_model
+from core.models.inventory_file import Inventory, InventoryParameter
 from core.spec.build import build_spec, check_values
 from core.spec.presets import PRESETS
 from core.spec.run_spec import RunSpec
@@ -213,3 +217,137 @@ def test_a_person_reads_all_of_it_in_harmless_lines(model: ModelFacts) -> None:
     assert "chosen   dtype = bfloat16 (compute capability 8.9)" in text
     assert all(part.replace("_", " ") in text for part in PARTS)
     assert "error  sftui.device:" in describe_plan(make_plan(spec(sftui={"device": "9"}), None, NONE, HOST))
+
+
+def with_names(model: ModelFacts, **values: Any) -> list[tuple[str, str, str, str]]:
+    plan = make_plan(spec(**values), model, ONE_GPU, HOST)
+    return [(problem.field, problem.level, problem.message, problem.fix) for problem in plan.problems]
+
+
+def test_a_missing_tokenizer_is_told_wherever_a_plan_is_made(tmp_path: Path) -> None:
+    shutil.copytree(starter.MODEL, tmp_path / "model")
+    for file in (tmp_path / "model").glob("token*"):
+        file.unlink()
+    ((field, message),) = problems(make_plan(spec(), read_model(str(tmp_path / "model")), ONE_GPU, HOST))
+    assert field == "model_name_or_path"
+    assert "tokenizer is missing" in message
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "level", "words", "fix"),
+    [
+        (
+            {"sftui": {"skip_modules": ["dwn_proj"]}},
+            "sftui.skip_modules",
+            "warning",
+            "“dwn_proj”, and no module fits it",
+            "Did you mean down_proj",
+        ),
+        ({"sftui": {"skip_modules": ["(proj"]}}, "sftui.skip_modules", "error", "no regular expression", "down_proj"),
+        (
+            {"lora_modules_to_save": ["embeding"]},
+            "lora_modules_to_save",
+            "warning",
+            "“embeding”, and the model has no such module",
+            "embed_tokens",
+        ),
+        (
+            {"lora_modules_to_save": ["down_proj"]},
+            "lora_modules_to_save",
+            "error",
+            "names down_proj, whose weights are quantized",
+            "sftui.skip_modules",
+        ),
+        (
+            {"sftui": {"start_from_adapter": "/nowhere"}},
+            "sftui.start_from_adapter",
+            "error",
+            "has no adapter_config.json",
+            "Name the folder",
+        ),
+    ],
+)
+def test_names_that_do_not_fit_the_model_are_told(
+    model: ModelFacts, values: dict[str, Any], field: str, level: str, words: str, fix: str
+) -> None:
+    (told,) = with_names(model, **values)
+    assert told[:2] == (field, level)
+    assert words in told[2]
+    assert fix in told[3]
+
+
+def test_names_that_fit_are_not_told(model: ModelFacts) -> None:
+    fitting: dict[str, Any] = {
+        "lora_modules_to_save": ["down_proj", "lm_head"],
+        "sftui": {"skip_modules": [r"model\.layers\.\d+\.mlp\.down_proj", "lm_head", "norm"]},
+    }
+    assert with_names(model, **fitting) == []
+    fitting["sftui"] = {"skip_modules": ["down_proj"]}
+    assert with_names(model, **fitting) == []
+    assert with_names(model, load_in_4bit=False, sftui={"skip_modules": ["nothing"]}) == []
+
+
+def write_adapter(folder: Path, shapes: dict[str, tuple[int, ...]], **config: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, **config}))
+    begin, header = 0, {}
+    for name, shape in shapes.items():
+        end = begin + 4 * math.prod(shape)
+        header[f"base_model.model.{name}"] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+        begin = end
+    raw = json.dumps(header).encode()
+    (folder / "adapter_model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(begin))
+    return folder
+
+
+def test_an_adapter_to_start_from_is_planned_as_its_file_is_now(model: ModelFacts, tmp_path: Path) -> None:
+    layer = "model.layers.0.mlp.up_proj"
+    shapes: dict[str, tuple[int, ...]] = {f"{layer}.lora_A.weight": (2, 192), f"{layer}.lora_B.weight": (512, 2)}
+
+    def trained() -> int | None:
+        plan = make_plan(spec(sftui={"start_from_adapter": str(tmp_path / "one")}), model, ONE_GPU, HOST)
+        assert plan.memory is not None
+        return plan.memory.trainable_parameters
+
+    write_adapter(tmp_path / "one", shapes)
+    assert trained() == 2 * 192 + 512 * 2
+    # Rewritten in place, as a run that goes on does; its time of change differs.
+    config = tmp_path / "one" / "adapter_config.json"
+    write_adapter(tmp_path / "one", dict(list(shapes.items())[:1]))
+    os.utime(config, ns=(1, 1))
+    assert trained() == 2 * 192
+    (tmp_path / "one" / "adapter_model.safetensors").write_bytes(b"torn")
+    os.utime(config, ns=(2, 2))
+    plan = make_plan(spec(sftui={"start_from_adapter": str(tmp_path / "one")}), model, ONE_GPU, HOST)
+    assert [field for field, _ in problems(plan)] == ["sftui.start_from_adapter"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "width", "words"),
+    [
+        ("model.layers.0.mlp.up_proj", 96, "features here, and 96 there"),
+        ("layers.9.q_proj", 192, "there is no layers.9"),
+    ],
+)
+def test_an_adapter_of_another_base_is_told_once_the_modules_are_known(
+    model: ModelFacts, tmp_path: Path, layer: str, width: int, words: str
+) -> None:
+    write_adapter(tmp_path, {f"{layer}.lora_A.weight": (2, width)}, base_model_name_or_path="org/other")
+    known = replace(model, inventory=inventory_of_files(model))
+    plan = make_plan(spec(sftui={"start_from_adapter": str(tmp_path)}), known, ONE_GPU, HOST)
+    ((field, message),) = problems(plan)
+    assert field == "sftui.start_from_adapter"
+    assert "made for org/other" in message
+    assert words in message
+
+
+def inventory_of_files(model: ModelFacts) -> Inventory:
+    parameters = tuple(
+        InventoryParameter(
+            tensor.name, tensor.shape, None, (), "Linear", None, True, (tensor.shape[-1], tensor.shape[0]), "linear",
+            "text",
+        )
+        for tensor in model.tensors
+        if "_proj" in tensor.name
+    )  # fmt: skip
+    return Inventory("llama", "AutoModelForCausalLM", {}, parameters)

@@ -1,0 +1,287 @@
+"""What a model and its adapters really hold is what the plan said, to the byte, under every option that changes it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.devices.gpu import GpuReading
+from core.devices.host import HostSnapshot
+from core.memory.estimate import MemoryEstimate
+from core.memory.plan import Plan, make_plan, read_model
+from core.models.architecture import detect
+from core.models.remote_code import allow, find_remote_code
+from core.spec.run_spec import RunSpec
+from tests.families import build_family
+
+FAMILIES = ("llama", "qwen3", "gemma3_text", "gpt_neox", "mixtral", "llava")
+QUANTIZATIONS: dict[str, dict[str, Any]] = {
+    "nf4": {"load_in_4bit": True, "use_bnb_nested_quant": True},
+    "int8": {"load_in_8bit": True},
+    "bf16": {},
+}
+HOST = HostSnapshot(2, 0.0, 10**10, 10**10, 10**10, 10**10, "A CPU")
+NO_GPU = GpuReading((), None, None)
+
+
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a family's model, made once."""
+    from core.training.libraries import import_libraries
+
+    import_libraries()
+    parent = tmp_path_factory.mktemp("families")
+
+    def folder(family: str) -> Path:
+        return parent / family if (parent / family).is_dir() else build_family(family, parent / family)
+
+    return folder
+
+
+def spec_of(model: Path, **values: Any) -> RunSpec:
+    base = {"model_name_or_path": str(model), "datasets": [{"path": "rows"}], "use_peft": True, "dtype": "bfloat16"}
+    return RunSpec.model_validate({**base, "lora_r": 3, "lora_dropout": 0.0, **values})
+
+
+def planned(spec: RunSpec, *, exact: bool = True) -> Plan:
+    from core.models.inventory import build_inventory
+
+    model = read_model(spec.model_name_or_path)
+    if exact and model.wants_inventory:
+        build_inventory(model.folder, model.architecture.auto_class)
+        model = read_model(spec.model_name_or_path)
+    assert (model.inventory is not None) == exact
+    return make_plan(spec, model, NO_GPU, HOST)
+
+
+def figures(plan: Plan) -> dict[str, int]:
+    assert plan.memory is not None
+    return {part.name: part.bytes or 0 for part in plan.memory.parts}
+
+
+def memory(plan: Plan) -> MemoryEstimate:
+    assert plan.memory is not None
+    return plan.memory
+
+
+def loaded(spec: RunSpec, dtype: str = "bfloat16") -> Any:
+    from core.models.loading import LoadRequest, load_model
+
+    folder = Path(spec.model_name_or_path)
+    return load_model(spec, LoadRequest(folder, detect(folder), dtype, None, "cpu"), lambda title, message: None)
+
+
+def attached(model: Any, spec: RunSpec) -> Any:
+    """The model with its adapters, as the trainer leaves them."""
+    import torch
+
+    from core.models.adapters import attach_adapters
+
+    adapted = attach_adapters(model, spec)
+    if getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False):
+        for name, parameter in adapted.named_parameters():
+            if parameter.requires_grad and "lora_magnitude_vector" not in name:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    return adapted
+
+
+def hold_what_is_planned(spec: RunSpec) -> Any:
+    """Load and attach for real, and compare every byte; returns the adapted model."""
+    from core.models.adapters import trainable_parameters
+    from core.models.loading import weight_bytes
+
+    plan = planned(spec)
+    assert [problem for problem in plan.problems if problem.level == "error"] == []
+    parts = figures(plan)
+    model = loaded(spec)
+    base = parts["base_weights"] + parts["quantization_constants"]
+    assert weight_bytes(model) == base
+    adapted = attached(model, spec)
+    assert weight_bytes(adapted) == base + parts["adapter_weights"]
+    assert memory(plan).trainable_parameters == trainable_parameters(adapted) > 0
+    trained = sum(parameter.nbytes for parameter in adapted.parameters() if parameter.requires_grad)
+    assert parts["gradients"] == trained
+    assert memory(plan).exact
+    return adapted
+
+
+def whole_in(family: str) -> list[str]:
+    """The modules to be trained whole: embeddings and output head."""
+    return ["embed_in", "lm_head"] if family == "gpt_neox" else ["embed_tokens", "lm_head"]
+
+
+@pytest.mark.parametrize("stored", QUANTIZATIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_skipped_and_wholly_trained_modules_take_what_is_planned(
+    model_of: Callable[[str], Path], family: str, stored: str
+) -> None:
+    skipped = ["layers.0", "dense_4h_to_h", "o_proj"]
+    adapted = hold_what_is_planned(
+        spec_of(
+            model_of(family),
+            lora_modules_to_save=whole_in(family),
+            sftui={"skip_modules": skipped},
+            **QUANTIZATIONS[stored],
+        )
+    )
+    wrapped = {type(module).__name__ for module in adapted.modules()}
+    assert "ModulesToSaveWrapper" in wrapped
+    if stored != "bf16":
+        # Skipping less takes less; the names above did keep layers back.
+        plain, kept = (
+            figures(planned(spec_of(model_of(family), sftui={"skip_modules": names}, **QUANTIZATIONS[stored])))
+            for names in ([], skipped)
+        )
+        assert plain["base_weights"] < kept["base_weights"]
+
+
+@pytest.mark.parametrize(
+    "whole", [["norm"], ["down_proj"], ["mlp"], ["layers.1"], ["lm_head"], ["embed_tokens", "self_attn"]]
+)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_modules_of_every_kind_are_copied_once_and_get_no_adapter_besides(
+    model_of: Callable[[str], Path], family: str, whole: list[str]
+) -> None:
+    hold_what_is_planned(spec_of(model_of(family), lora_modules_to_save=whole))
+    beside = spec_of(
+        model_of(family), lora_modules_to_save=whole, load_in_4bit=True, sftui={"skip_modules": [r"model\.layers"]}
+    )
+    hold_what_is_planned(beside)
+
+
+@pytest.mark.parametrize("stored", QUANTIZATIONS)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt_neox", "mixtral"])
+def test_an_adapter_to_start_from_takes_what_its_file_holds(
+    model_of: Callable[[str], Path], tmp_path: Path, family: str, stored: str
+) -> None:
+    dora = family in ("llama", "gpt_neox")
+    made = spec_of(
+        model_of(family),
+        lora_r=5,
+        lora_modules_to_save=whole_in(family)[:1],
+        use_dora=dora,
+        lora_target_modules=["dense"] if family == "gpt_neox" else ["q_proj", "down_proj"],
+    )
+    from core.models.adapters import attach_adapters
+
+    attach_adapters(loaded(made), made).save_pretrained(tmp_path)
+    # Its own rank, targets and whole modules hold, not the spec's.
+    spec = spec_of(model_of(family), lora_r=64, sftui={"start_from_adapter": str(tmp_path)}, **QUANTIZATIONS[stored])
+    hold_what_is_planned(spec)
+    plan = planned(spec)
+    assert {choice.name: choice.value for choice in plan.choices}["lora_r"] == "5"
+    assert "rank 5" in memory(plan).parts[2].basis
+
+
+def test_the_trainer_casts_what_the_plan_says(model_of: Callable[[str], Path], tmp_path: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from core.models.adapters import attach_adapters
+    from core.models.loading import weight_bytes
+
+    folder = model_of("llama")
+    spec = spec_of(folder, load_in_4bit=True, use_dora=True, lora_modules_to_save=["lm_head"])
+    parts = figures(planned(spec))
+    trainer = SFTTrainer(
+        model=attach_adapters(loaded(spec), spec),
+        args=SFTConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False),
+        train_dataset=Dataset.from_dict({"text": ["a row"]}),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+    held = parts["base_weights"] + parts["quantization_constants"] + parts["adapter_weights"]
+    assert weight_bytes(trainer.model) == held
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("family", ["qwen3", "mixtral", "gpt_neox", "llava"])
+def test_a_stored_quantized_checkpoint_takes_what_its_files_say(
+    model_of: Callable[[str], Path], tmp_path: Path, family: str, bits: int
+) -> None:
+    import torch
+    import transformers
+
+    how = transformers.BitsAndBytesConfig(
+        load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_use_double_quant=family != "qwen3"
+    )
+    auto_class = getattr(transformers, detect(model_of(family)).auto_class)
+    stored = auto_class.from_pretrained(
+        str(model_of(family)), quantization_config=how, device_map={"": "cpu"}, dtype=torch.bfloat16
+    )
+    stored.save_pretrained(tmp_path)
+    for file in model_of(family).glob("*token*"):
+        shutil.copy(file, tmp_path)
+    spec = spec_of(tmp_path, lora_modules_to_save=whole_in(family)[:1])
+
+    guess = planned(spec, exact=False)
+    hold_what_is_planned(spec)
+
+    # Loaded in float32, what is not quantized and no `weight` is turned into it.
+    parts = figures(make_plan(spec_of(tmp_path, dtype="float32"), read_model(str(tmp_path)), NO_GPU, HOST))
+    from core.models.loading import weight_bytes
+
+    assert parts["base_weights"] + parts["quantization_constants"] == weight_bytes(loaded(spec, "float32"))
+    exact = planned(spec)
+    assert "as stored in bitsandbytes" in memory(guess).parts[0].basis
+    assert figures(guess)["quantization_constants"] == figures(exact)["quantization_constants"] > 0
+    if family != "mixtral":
+        assert memory(guess).trainable_parameters == memory(exact).trainable_parameters
+        # Buffers are in no file.
+        assert 0 <= figures(exact)["base_weights"] - figures(guess)["base_weights"] <= 256
+    assert exact.verdict_reason.startswith("activations")
+
+
+def test_allowed_code_of_a_model_builds_its_inventory_and_changed_code_does_not(
+    model_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import json
+
+    from core.errors import SftuiError
+    from core.models.inventory import build_inventory
+
+    model = tmp_path / "own"
+    shutil.copytree(model_of("llama"), model)
+    canary = tmp_path / "canary"
+    (model / "modeling_own.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        f"Path({str(canary)!r}).touch()\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own_llama'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((model / "config.json").read_text())
+    classes = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    config |= {"model_type": "own_llama", "auto_map": classes, "architectures": ["OwnModel"]}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SftuiError, match="runs its own code"):
+        build_inventory(model, "AutoModelForCausalLM")
+    assert not canary.exists()
+
+    remote = find_remote_code(model, config)
+    assert remote is not None
+    allow(remote)
+    hold_what_is_planned(spec_of(model, load_in_4bit=True))
+    assert canary.exists()
+
+    canary.unlink()
+    with (model / "modeling_own.py").open("a") as file:
+        file.write("# changed\n")
+    with pytest.raises(SftuiError, match="runs its own code"):
+        build_inventory(model, "AutoModelForCausalLM")
+    assert not canary.exists()
+
+
+def test_fused_experts_turn_dropout_off_before_the_run(model_of: Callable[[str], Path]) -> None:
+    def chosen(**values: Any) -> str | None:
+        plan = planned(spec_of(model_of("mixtral"), lora_dropout=0.1, **values))
+        return {choice.name: choice.value for choice in plan.choices}.get("lora_dropout")
+
+    assert chosen() == "0"
+    assert chosen(lora_target_modules=["q_proj", "w1"]) == "0"
+    assert chosen(lora_target_modules=["q_proj"]) is None
+    assert chosen(use_dora=True) is None
+    assert chosen(lora_target_parameters=[]) is None
+    assert chosen(use_peft=False) is None
