@@ -91,13 +91,11 @@ class Download:
         self.model_id = model_id
         self.revision = revision or "main"
         self._on_progress = on_progress
-        self._stop = Event()
-        self._cancelled = False
+        self._cancelled = Event()
 
     def cancel(self) -> None:
         """Make `run` raise DownloadCancelledError, within a second or so."""
-        self._cancelled = True
-        self._stop.set()
+        self._cancelled.set()
 
     def run(self) -> Path:
         """Fetch what is not here yet and return the snapshot's folder, of the commit that the revision stands for now.
@@ -118,56 +116,70 @@ class Download:
         while wanted := _allowed_code(snapshot, code):
             self._bring(wanted, details, snapshot)
             code = [file for file in code if file not in wanted]
-        in_words(partial(_name_revision, repository, self.revision, details.sha))
+        in_words(partial(name_revision, repository, self.revision, details.sha))
         return snapshot
 
     def _bring(self, files: Collection[HubFile], details: HubModelDetails, snapshot: Path) -> None:
-        repository = snapshot.parent.parent
-        jobs = [(file, self._blob(file, details, repository)) for file in files]
-        in_words(partial(_check_room, repository, {blob.digest: blob for _, blob in jobs}.values()))
-        self._fetch_all([(file, blob, snapshot / file.name) for file, blob in jobs])
+        bring(self.model_id, files, snapshot, self._cancelled, self._on_progress)
 
-    def _blob(self, file: HubFile, details: HubModelDetails, repository: Path) -> Blob:
-        if file.size_bytes > _LARGEST_FILE:
-            raise too_large(file.name, file.size_bytes)
-        url = f"{endpoint()}/{self.model_id}/resolve/{details.sha}/{quote(file.name)}"
-        return Blob(self.model_id, url, file.digest, file.size_bytes, repository)
 
-    def _fetch_all(self, jobs: list[tuple[HubFile, Blob, Path]]) -> None:
-        # Small ones first: a refusal shows at once, and the model is known by its config.json soon.
-        jobs = sorted(jobs, key=lambda job: job[1].size)
-        meter = _Meter([blob for _, blob, _ in jobs], len(jobs))
-        self._stop.clear()
-        if self._cancelled:
-            raise DownloadCancelledError
-        futures = _in_threads([partial(self._fetch_one, *job, meter) for job in jobs])
-        try:
-            waiting: set[Future[None]] = set(futures)
-            while waiting and not self._stop.is_set():
-                done, waiting = wait(waiting, timeout=_REPORT_SECONDS, return_when=FIRST_EXCEPTION)
-                if any(future.exception() for future in done):
-                    break
-                if self._on_progress is not None:
-                    self._on_progress(meter.read())
-        finally:
-            self._stop.set()
-            # A silent connection ends at its timeout only, and nobody is kept waiting for that.
-            wait(futures, timeout=_FAREWELL_SECONDS)
-        if self._cancelled:
-            raise DownloadCancelledError
-        ended = [future for future in futures if future.done() and not future.cancelled()]
-        problems = [error for future in ended if (error := future.exception()) is not None]
-        # The others were stopped because of the first.
-        for problem in sorted(problems, key=lambda error: isinstance(error, DownloadCancelledError)):
-            raise problem
+def bring(
+    repository_id: str,
+    files: Collection[HubFile],
+    snapshot: Path,
+    cancelled: Event,
+    on_progress: Callable[[DownloadProgress], object] | None = None,
+) -> None:
+    """Fetch what is not here yet of a repository's files into a snapshot's folder of the cache, named by the commit.
 
-    def _fetch_one(self, file: HubFile, blob: Blob, pointer: Path, meter: "_Meter") -> None:
-        if self._stop.is_set():
-            raise DownloadCancelledError
-        if file_size(pointer) != blob.size:
-            fetch(blob, partial(meter.arrived, file), self._stop)
-            in_words(partial(_link, blob.path, pointer))
-        meter.finished(file)
+    `repository_id` as in an address of the hub: a dataset's begins with datasets/. Raises SftuiError, and
+    DownloadCancelledError soon after `cancelled` is set; what has arrived is kept in both cases.
+    """
+    repository = snapshot.parent.parent
+    jobs = [(file, _blob(repository_id, file, snapshot.name, repository)) for file in files]
+    in_words(partial(_check_room, repository, {blob.digest: blob for _, blob in jobs}.values()))
+    # Small ones first: a refusal shows at once, and the model is known by its config.json soon.
+    jobs.sort(key=lambda job: job[1].size)
+    meter = _Meter([blob for _, blob in jobs], len(jobs))
+    stop = Event()
+    if cancelled.is_set():
+        raise DownloadCancelledError
+    futures = _in_threads([partial(_fetch_one, file, blob, snapshot / file.name, meter, stop) for file, blob in jobs])
+    try:
+        waiting: set[Future[None]] = set(futures)
+        while waiting and not cancelled.is_set():
+            done, waiting = wait(waiting, timeout=_REPORT_SECONDS, return_when=FIRST_EXCEPTION)
+            if any(future.exception() for future in done):
+                break
+            if on_progress is not None:
+                on_progress(meter.read())
+    finally:
+        stop.set()
+        # A silent connection ends at its timeout only, and nobody is kept waiting for that.
+        wait(futures, timeout=_FAREWELL_SECONDS)
+    if cancelled.is_set():
+        raise DownloadCancelledError
+    ended = [future for future in futures if future.done() and not future.cancelled()]
+    problems = [error for future in ended if (error := future.exception()) is not None]
+    # The others were stopped because of the first.
+    for problem in sorted(problems, key=lambda error: isinstance(error, DownloadCancelledError)):
+        raise problem
+
+
+def _blob(repository_id: str, file: HubFile, sha: str, repository: Path) -> Blob:
+    if file.size_bytes > _LARGEST_FILE:
+        raise too_large(file.name, file.size_bytes)
+    url = f"{endpoint()}/{repository_id}/resolve/{sha}/{quote(file.name)}"
+    return Blob(repository_id, url, file.digest, file.size_bytes, repository)
+
+
+def _fetch_one(file: HubFile, blob: Blob, pointer: Path, meter: "_Meter", stop: Event) -> None:
+    if stop.is_set():
+        raise DownloadCancelledError
+    if file_size(pointer) != blob.size:
+        fetch(blob, partial(meter.arrived, file), stop)
+        in_words(partial(_link, blob.path, pointer))
+    meter.finished(file)
 
 
 class _Meter:
@@ -272,7 +284,8 @@ def _link(blob: Path, pointer: Path) -> None:
     new.replace(pointer)
 
 
-def _name_revision(repository: Path, revision: str, sha: str) -> None:
+def name_revision(repository: Path, revision: str, sha: str) -> None:
+    """Let a branch stand for a commit in the cache. Raises OSError."""
     # Last of all: until then a whole older version keeps the name.
     reference = repository / "refs" / revision
     if revision == sha or ".." in reference.parts:

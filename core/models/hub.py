@@ -147,12 +147,13 @@ def _details(answer: dict[str, Any]) -> HubModelDetails:
     if re.fullmatch(r"[0-9a-f]{40}", sha) is None:
         raise ValueError(sha)
     names = {entry["rfilename"] for entry in answer["siblings"]}
-    files = tuple(_file(entry) for entry in answer["siblings"] if is_needed(entry["rfilename"], names))
-    code = tuple(_file(entry) for entry in answer["siblings"] if re.fullmatch(r"\w+\.py", entry["rfilename"]))
+    files = tuple(hub_file(entry) for entry in answer["siblings"] if is_needed(entry["rfilename"], names))
+    code = tuple(hub_file(entry) for entry in answer["siblings"] if re.fullmatch(r"\w+\.py", entry["rfilename"]))
     return HubModelDetails(_model(answer), sha, files, _problem(names), code)
 
 
-def _file(entry: dict[str, Any]) -> HubFile:
+def hub_file(entry: dict[str, Any]) -> HubFile:
+    """A file as the hub's answer tells of it. Raises ValueError, KeyError or TypeError for what is no such thing."""
     large = entry.get("lfs")
     digest = large["sha256"] if large else entry["blobId"]
     size = large["size"] if large else entry["size"]

@@ -30,6 +30,10 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _PUBLIC
 
 
+DATASETS = "datasets/"
+"""What stands before the id of a dataset, where that of a model has nothing before it."""
+
+
 def page_of(model_id: str) -> str:
     """Return the address of a model's page, to be shown: without a user's name and password."""
     parts = urlsplit(endpoint())
@@ -124,16 +128,17 @@ def _offline() -> SftuiError:
     return SftuiError(
         "Offline",
         "HF_HUB_OFFLINE is set, so the hub is not asked.",
-        "Unset HF_HUB_OFFLINE to search and to download; models that are here already work without.",
+        "Unset HF_HUB_OFFLINE to search and to download; what is here already works without.",
     )
 
 
 def _refused(response: "httpx2.Response", model_id: str) -> SftuiError:
     status = response.status_code
     code, reason = response.headers.get("X-Error-Code"), response.headers.get("X-Error-Message", "")
-    name, page = safe(model_id), safe(page_of(model_id))
+    name, page = safe(model_id.removeprefix(DATASETS)), safe(page_of(model_id))
+    kind = "dataset" if model_id.startswith(DATASETS) else "model"
     if code == "GatedRepo":
-        return _gated(status, name, page)
+        return _gated(status, kind, name, page)
     if status == 401 and "credentials" in reason.lower():
         return SftuiError(
             "The login is not accepted",
@@ -159,27 +164,27 @@ def _refused(response: "httpx2.Response", model_id: str) -> SftuiError:
         return SftuiError("A file is gone", f"“{name}” has changed while it was looked at.", "Try again.")
     if status in (401, 404):
         return SftuiError(
-            "No such model",
+            f"No such {kind}",
             f"{_host()} shows no “{name}”"
             + (" to somebody who is not logged in." if status == 401 else " to this account."),
-            "Check the name. If the model is private, log in with an account that may see it: hf auth login",
+            f"Check the name. If the {kind} is private, log in with an account that may see it: hf auth login",
         )
     return SftuiError(
         "The hub refuses",
         f"{_host()} answered with status {status} when asked for “{name}”.",
-        "Check that the token may read this model: hf auth whoami",
+        f"Check that the token may read this {kind}: hf auth whoami",
     )
 
 
-def _gated(status: int, name: str, page: str) -> SftuiError:
+def _gated(status: int, kind: str, name: str, page: str) -> SftuiError:
     if status == 401:
         return SftuiError(
-            "The model is gated",
+            f"The {kind} is gated",
             f"“{name}” is given to those who have accepted its terms, and nobody is logged in.",
             f"Accept the terms at {page}, then log in: hf auth login",
         )
     return SftuiError(
-        "The model is gated",
+        f"The {kind} is gated",
         f"“{name}” is given to those who have accepted its terms, and this account has not, or was not let in yet.",
         f"Accept the terms at {page}; some owners answer by hand. A fine-grained token also needs the permission to "
         "read gated repositories.",
@@ -251,5 +256,5 @@ def too_large(name: str, size: int) -> SftuiError:
     return SftuiError(
         "A file is too large",
         f"{safe(name)} has {human_bytes(size)}, and the hub gives such files over its own protocol only.",
-        "Download the model with: hf download",
+        "Download it with: hf download",
     )
