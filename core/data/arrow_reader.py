@@ -1,18 +1,18 @@
 """Rows of Parquet and Arrow files, and streams packed with Zstandard: all that needs pyarrow."""
 
-import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.data.images import bytes_as_text
 from core.data.rows import DataProblem, Row
 
 # Few, because a row may hold images.
 _BATCH_ROWS = 64
-_AS_THEY_ARE = (str, int, float, bytes)
+_AS_THEY_ARE = (str, int, float)
 _PARQUET, _ARROW_FILE = b"PAR1", b"ARROW1"
 
 
@@ -32,22 +32,10 @@ def arrow_rows(file: Path, head: bytes) -> Iterator[Row]:
         yield _problem(file, number + 1, f"The file is damaged or of another kind from here on: {words}")
 
 
-def open_zstandard(opened: BinaryIO) -> io.RawIOBase:
-    """The unpacked bytes of a stream packed with Zstandard."""
-    return _Unpacked(pa.CompressedInputStream(pa.PythonFile(opened, "r"), "zstd"))
-
-
-class _Unpacked(io.RawIOBase):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data: bytes = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+def zstandard_reader(opened: BinaryIO) -> Callable[[int], bytes]:
+    """What reads so many unpacked bytes on from a stream packed with Zstandard."""
+    read: Callable[[int], bytes] = pa.CompressedInputStream(pa.PythonFile(opened, "r"), "zstd").read
+    return read
 
 
 def _batches(file: Path, head: bytes) -> Iterator[Any]:
@@ -87,7 +75,7 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | str]:
 
 
 def _plain(value: Any) -> Any:
-    """Times and the like become texts, and what is null in an object goes.
+    """Bytes, times and the like become texts, and what is null in an object goes.
 
     Arrow gives every object of a column the keys of all of them: those that are null were not there.
     """
@@ -97,7 +85,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return str(value)
+    return bytes_as_text(value) if isinstance(value, bytes) else str(value)
 
 
 def _problem(file: Path, number: int, words: str) -> Row:

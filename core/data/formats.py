@@ -29,7 +29,7 @@ _EXTRA_TYPES: Mapping[str, tuple[type, ...]] = {
     "system": (str,),
     "history": (list, str),
     "tools": (list, dict, str),
-    "images": (list, dict, str, bytes),
+    "images": (list, dict, str),
 }
 _PLURALS = {str: "texts", dict: "objects", list: "lists", int: "numbers", float: "numbers"}
 

@@ -36,9 +36,6 @@ def image_source(value: Any, *, nested: bool = True) -> str | None:
     """The path, address or data address of an image; None where there is none."""
     if isinstance(value, str):
         return value or None
-    if isinstance(value, bytes):
-        kind = next((kind for magic, kind in _MAGIC if value.startswith(magic)), "png")
-        return f"data:image/{kind};base64,{base64.b64encode(value).decode('ascii')}"
     if isinstance(value, dict) and nested:
         for key in _KEYS:
             inner = value.get(key)
@@ -47,6 +44,17 @@ def image_source(value: Any, *, nested: bool = True) -> str | None:
             if source is not None:
                 return source
     return None
+
+
+def bytes_as_text(value: bytes) -> str:
+    """Bytes of a column as JSON can hold them: an image as its data address, and anything else as text if it is one."""
+    kind = next((f"image/{kind}" for magic, kind in _MAGIC if value.startswith(magic)), None)
+    if kind is None:
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            kind = "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(value).decode('ascii')}"
 
 
 def place_images(turns: list[dict[str, Any]], images: Sequence[str], column: str) -> list[dict[str, Any]] | Fault:

@@ -272,17 +272,13 @@ def _with_extras(
             return listed
         # Turns that name their images need no column of them.
         images = images or listed
-    if images or _shows_images(row):
+    if images or any(isinstance(turn["content"], list) for turn in row[first]):
         placed = place_images(row[first], images, column)
         if isinstance(placed, Fault):
             return placed
         row[first] = placed
         row["images"] = images
     return row
-
-
-def _shows_images(row: dict[str, Any]) -> bool:
-    return any(isinstance(turn["content"], list) for turns in row.values() if isinstance(turns, list) for turn in turns)
 
 
 def _wrong_text(text: Any, column: str) -> Fault | None:

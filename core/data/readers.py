@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from core.data.json_lines import BYTE_ORDER_MARK, UnreadableError, line_rows, parse_json
 from core.data.json_values import array_rows, value_rows
@@ -49,9 +49,9 @@ def read_rows(file: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[
             raise SftuiError("The data file cannot be read", f"{file} is not an ordinary file.", "Give one.")
         with ExitStack() as stack:
             plain = stack.enter_context(io.BufferedReader(file.open("rb", buffering=0), _BUFFER))
-            unpacking = _unpacking(plain, plain.peek(8)[:8])
-            packed = unpacking is not None
-            opened: io.BufferedReader[Any] = io.BufferedReader(unpacking, _BUFFER) if unpacking else plain
+            read = _unpacking(plain, plain.peek(8)[:8])
+            packed = read is not None
+            opened: io.BufferedReader[Any] = plain if read is None else io.BufferedReader(_Unpacked(read), _BUFFER)
             for count, row in enumerate(_rows(file, opened, packed)):
                 line = row.line
                 yield row
@@ -67,18 +67,33 @@ def read_rows(file: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[
         yield UnreadableError("unreadable", None, words, "Fetch it or pack it again.").row(file, line + 1)
 
 
-def _unpacking(plain: BinaryIO, head: bytes) -> io.RawIOBase | None:
-    """What unpacks a packed file; None for any other."""
-    if head.startswith(_GZIP):
-        return cast(io.RawIOBase, gzip.GzipFile(fileobj=plain))
-    if head.startswith(_BZIP):
-        return cast(io.RawIOBase, bz2.BZ2File(plain))
-    if head.startswith(_XZ):
-        return cast(io.RawIOBase, lzma.LZMAFile(plain))
-    if head.startswith(_ZSTANDARD):
-        from core.data.arrow_reader import open_zstandard
+class _Unpacked(io.RawIOBase):
+    """The bytes of a packed file, each piece as soon as it is there, so that a damaged file gives what it can."""
 
-        return open_zstandard(plain)
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _unpacking(plain: BinaryIO, head: bytes) -> Callable[[int], bytes] | None:
+    """What reads unpacked bytes of a packed file; None for any other."""
+    if head.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=plain).read1
+    if head.startswith(_BZIP):
+        return bz2.BZ2File(plain).read1
+    if head.startswith(_XZ):
+        return lzma.LZMAFile(plain).read1
+    if head.startswith(_ZSTANDARD):
+        from core.data.arrow_reader import zstandard_reader
+
+        return zstandard_reader(plain)
     return None
 
 

@@ -8,7 +8,7 @@ from core.data.rows import Fault, ProblemKind
 from core.text import safe, shorten
 
 _WORDS = {type(None): "null", str: "a text", bool: "true or false", dict: "an object", list: "a list"}
-_WORDS |= {int: "a number", float: "a number", bytes: "binary"}
+_WORDS |= {int: "a number", float: "a number"}
 
 
 def in_words(value: Any) -> str:
