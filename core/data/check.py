@@ -21,6 +21,7 @@ from core.data.row_pass import RowPass
 from core.data.row_store import RowStore, StoredFile
 from core.data.sources import SourceFiles, find_files
 from core.errors import SftuiError
+from core.models.blobs import DownloadCancelledError
 from core.paths import cache_home
 
 # Of what is kept: raise it when reading, mapping or the store change what is in it.
@@ -50,9 +51,10 @@ def check(request: CheckRequest, progress: Tell = lambda _: None, stop: Stop = l
         rate = done / max(time.monotonic() - began, 1e-9)
         progress(Progress(done, total, 0, 0, rate, downloading=True))
 
-    sources = find_files(request, arrived, stop)
-    if stop():
-        raise StoppedError
+    try:
+        sources = find_files(request, arrived, stop)
+    except DownloadCancelledError:
+        raise StoppedError from None
     files = [[StoredFile.of(file) for file in source.files] for source in sources]
     folder = cache_home() / "data" / _key(request, sources, files)
     facts = _read(folder)
