@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "runner.lock"
 
     @property
+    def reserve_file(self) -> Path:
+        """Room that the journal gives up when the disk is full."""
+        return self.path / ".reserve"
+
+    @property
     def log_file(self) -> Path:
         """What the libraries print."""
         return self.path / "runner.log"

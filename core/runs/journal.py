@@ -1,5 +1,6 @@
 """The journal of a run: one JSON line an event, written by the runner alone, read by anybody."""
 
+import contextlib
 import os
 import threading
 import time
@@ -7,11 +8,17 @@ from pathlib import Path
 
 from core.runs.events import TERMINAL, CheckpointCommitted, Entry, Event, decode, encode
 
+_RESERVE_BYTES = 64 * 1024
+
 
 class JournalWriter:
-    """Appends events. Safe to call from several threads; after a terminal event everything else is dropped."""
+    """Appends events. Safe to call from several threads; after a terminal event everything else is dropped.
 
-    def __init__(self, path: Path) -> None:
+    What the disk does not take now is kept and written later, in order: a full disk must not end a run. `reserve` names
+    a file that keeps some room, given up when there is no other, so that the run can still say what it waits for.
+    """
+
+    def __init__(self, path: Path, reserve: Path | None = None) -> None:
         # A signal handler writes the last event, perhaps while its own thread is in the middle of another.
         self._lock = threading.RLock()
         entries = JournalReader(path).read_new() if path.exists() else []
@@ -19,7 +26,10 @@ class JournalWriter:
         self._ended = False
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # A predecessor that was killed in the middle of a line must not swallow our first one.
-        self._torn = not _ends_with_newline(path)
+        self._waiting = b"" if _ends_with_newline(path) else b"\n"
+        self._flushing = False
+        self._reserve = reserve
+        self._keep_reserve()
 
     def write(self, event: Event) -> bool:
         """Append one event; False if a terminal event was written before, so that a run ends exactly once."""
@@ -27,12 +37,37 @@ class JournalWriter:
             if self._ended:
                 return False
             self._seq += 1
-            line = encode(Entry(self._seq, round(time.time(), 3), event)) + "\n"
-            self._write_all(line.encode())
-            if isinstance(event, (*TERMINAL, CheckpointCommitted)):
-                os.fsync(self._file)
+            line = (encode(Entry(self._seq, round(time.time(), 3), event)) + "\n").encode()
+            if self._flushing:
+                # A signal handler, in the middle of a write of its own thread: that may have left half a line.
+                line = b"\n" + line
+                while line:
+                    line = line[os.write(self._file, line) :]
+            else:
+                self._waiting += line
+            if self.flush() and isinstance(event, (*TERMINAL, CheckpointCommitted)):
+                with contextlib.suppress(OSError):
+                    os.fsync(self._file)
             self._ended = isinstance(event, TERMINAL)
             return True
+
+    def flush(self) -> bool:
+        """Write what waits for the disk; False if it still does not take it."""
+        with self._lock:
+            if self._flushing or self._file < 0:
+                return not self._waiting
+            self._flushing = True
+            try:
+                while self._waiting:
+                    self._waiting = self._waiting[os.write(self._file, self._waiting) :]
+            except OSError:
+                gave_up = self._give_up_reserve()
+            else:
+                gave_up = False
+                self._keep_reserve()
+            finally:
+                self._flushing = False
+            return self.flush() if gave_up else not self._waiting
 
     @property
     def ended(self) -> bool:
@@ -46,15 +81,25 @@ class JournalWriter:
             if self._file >= 0:
                 os.close(self._file)
             self._file = -1
+            self._give_up_reserve()
+            self._reserve = None
 
-    def _write_all(self, data: bytes) -> None:
-        if self._torn:
-            data = b"\n" + data
-        # Until the whole line is there: a full disk may cut it anywhere.
-        self._torn = True
-        while data:
-            data = data[os.write(self._file, data) :]
-        self._torn = False
+    def _keep_reserve(self) -> None:
+        if self._reserve is None or self._reserve.exists():
+            return
+        with contextlib.suppress(OSError):
+            try:
+                self._reserve.write_bytes(bytes(_RESERVE_BYTES))
+            except OSError:
+                self._reserve.unlink(missing_ok=True)
+
+    def _give_up_reserve(self) -> bool:
+        if self._reserve is None or not self._reserve.exists():
+            return False
+        with contextlib.suppress(OSError):
+            self._reserve.unlink()
+            return True
+        return False
 
 
 class JournalReader:

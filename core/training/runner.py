@@ -26,6 +26,7 @@ from core.training.sampler import MemorySampler
 from core.training.worker import TrainingWorker
 
 _TICK_SECONDS = 0.1
+_LAST_WORD_SECONDS = 30.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "sftui")
 
@@ -47,13 +48,14 @@ class Runner:
         # Before the lock: from the moment that we hold it, viewers send us commands.
         commands = CommandReader(self._folder.commands_file)
         with self._folder.locked():
-            self._journal = JournalWriter(self._folder.journal_file)
+            self._journal = JournalWriter(self._folder.journal_file, self._folder.reserve_file)
             for number in _STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
             try:
                 spec = read_spec(self._folder.spec_file)
             except SftuiError as error:
                 self._journal.write(_failed(error))
+                self._say_last_word()
                 return 1
             self._emit(
                 events.RunStarted(
@@ -74,9 +76,18 @@ class Runner:
                 with contextlib.suppress(OSError):
                     self._attend(commands, sampler)
                 worker.join(_TICK_SECONDS)
+            self._say_last_word()
             return self._exit_status(worker)
 
+    def _say_last_word(self) -> None:
+        """Wait a while for a disk that does not take the end: without it the run counts as interrupted."""
+        deadline = time.monotonic() + _LAST_WORD_SECONDS
+        while not self._journal.flush() and time.monotonic() < deadline:
+            time.sleep(_TICK_SECONDS)
+        self._journal.close()
+
     def _attend(self, commands: CommandReader, sampler: MemorySampler) -> None:
+        self._journal.flush()
         for request in commands.read_new():
             self._obey(request.id, request.command)
         sample = sampler.sample()

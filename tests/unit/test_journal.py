@@ -21,6 +21,7 @@ EVERY_EVENT: tuple[events.Event, ...] = (
     events.RunStarted("run", "model", "qlora", 42, "0.1.0", warm=True),
     events.PhaseStarted("loading", "LlamaForCausalLM"),
     events.ChoiceMade("dtype", "bfloat16", "compute capability 9.0"),
+    events.DataProgressed("checking", 100, 400),
     events.DataPrepared("messages", 480, 48),
     events.LoadProgressed(done_bytes=10, total_bytes=40, done_files=1, total_files=3),
     events.ModelLoaded("AutoModelForCausalLM", "llama", 2_000, 4_000, "bfloat16", "cpu", "sdpa"),
@@ -150,25 +151,56 @@ def test_a_line_that_a_killed_writer_tore_does_not_swallow_the_next_ones(path: P
     assert [entry.seq for entry in entries] == [5, 6]
 
 
-def test_a_line_that_a_full_disk_tore_does_not_swallow_the_next_one(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = JournalWriter(path)
-    write = os.write
-    room = [30]
+class Disk:
+    """The disk under the journal: takes so many bytes more, then says that it is full."""
 
-    def full_disk(file: int, data: bytes) -> int:
-        if not room:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, file: int, data: bytes) -> int:
+        if not self.room:
             raise OSError(28, "No space left on device")
-        return write(file, data[: room.pop()])
+        written = self._write(file, data[: self.room])
+        self.room -= written
+        return written
 
-    monkeypatch.setattr(os, "write", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        writer.write(step(1))
-    monkeypatch.setattr(os, "write", write)
+
+def test_what_a_full_disk_does_not_take_is_written_later_in_order(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = JournalWriter(path)
+    disk = Disk(monkeypatch, room=30)
+    assert writer.write(step(1))
     assert writer.write(step(2))
+    assert not writer.flush()
+    assert read(path) == []
+    disk.room = 10_000
+    assert writer.flush()
+    assert writer.write(events.RunFinished(2, "adapter", 1.0))
     writer.close()
-    assert [entry.event for entry in read(path)] == [step(2)]
+    assert [entry.event for entry in read(path)] == [step(1), step(2), events.RunFinished(2, "adapter", 1.0)]
+    assert [entry.seq for entry in read(path)] == [1, 2, 3]
+
+
+def test_the_last_room_is_for_saying_that_there_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve = path.with_name(".reserve")
+    writer = JournalWriter(path, reserve)
+    kept = reserve.stat().st_size
+    assert kept > 10_000
+    disk = Disk(monkeypatch, room=0)
+    unlink = Path.unlink
+
+    def give_room(file: Path, missing_ok: bool = False) -> None:
+        unlink(file, missing_ok)
+        disk.room += kept
+
+    monkeypatch.setattr(Path, "unlink", give_room)
+    assert writer.write(events.RunPaused(1, "The disk is full"))
+    assert [entry.event for entry in read(path)] == [events.RunPaused(1, "The disk is full")]
+    # Now that there is room again, some is kept for the next time.
+    assert reserve.stat().st_size == kept
+    writer.close()
+    assert not reserve.exists()
 
 
 def test_a_later_writer_goes_on_counting(path: Path) -> None:
