@@ -1,5 +1,6 @@
 """One run from top to bottom: data, load, adapt, train, save."""
 
+import contextlib
 import os
 import shutil
 import time
@@ -11,7 +12,8 @@ from typing import Any, Literal
 import transformers
 
 from core.choice import Choice
-from core.data.rendering import SamplePrompt, prepare_data, sample_prompts
+from core.data.check import StoppedError
+from core.data.rendering import DataRequest, PreparedData, SamplePrompt, prepare_data, sample_prompts
 from core.devices.choose import choose_device
 from core.devices.gpu import GpuMonitor
 from core.models import adapters, first_weights, loading
@@ -31,6 +33,8 @@ from core.spec.problems import SpecError
 from core.spec.run_spec import RunSpec
 from core.training.callbacks import CommandCallback, JournalCallback
 from core.training.control import RunControl
+from core.training.data_of_run import keep_to_data
+from core.training.first_batch import check_first_batch
 from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
 
@@ -59,21 +63,25 @@ class RunContext:
 
 def run_pipeline(run: RunContext) -> events.TerminalEvent:
     """Do the whole run and return its end; RunStopped if a stop was asked for. Raises what goes wrong."""
-    spec, emit, control = run.spec, run.emit, run.control
     began = time.monotonic()
     transformers.logging.disable_progress_bar()
 
-    emit(events.PhaseStarted("preparing", "reading the data"))
-    data = prepare_data(spec)
-    held_out_rows = len(data.held_out) if data.held_out is not None else 0
-    emit(events.DataPrepared(data.form, len(data.train), held_out_rows))
-    control.check()
-
-    emit(events.PhaseStarted("loading", Path(spec.model_name_or_path).name))
+    run.emit(events.PhaseStarted("preparing", "reading the data"))
     request = _load_request(run)
+    tokenizer = load_tokenizer(request.folder, run.notice, trusted=loading.trusts_own_code(request))
+    data = _prepare_data(run, tokenizer, request.folder)
+
+    with contextlib.closing(data):
+        return _train(run, request, tokenizer, data, began)
+
+
+def _train(
+    run: RunContext, request: loading.LoadRequest, tokenizer: Any, data: PreparedData, began: float
+) -> events.TerminalEvent:
+    spec, emit, control = run.spec, run.emit, run.control
+    emit(events.PhaseStarted("loading", Path(spec.model_name_or_path).name))
     # PEFT draws the adapters' first weights: the seed must stand before they are made.
     transformers.set_seed(spec.seed)
-    tokenizer = load_tokenizer(request.folder, run.notice, trusted=loading.trusts_own_code(request))
     meter = LoadMeter(
         request.folder, read_tensors(request.folder), lambda *done: emit(events.LoadProgressed(*done)), control.check
     )
@@ -113,7 +121,6 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
     )
     control.check()
 
-    emit(events.PhaseStarted("adapting", "tokenizing the rows"))
     arguments = training_arguments(spec, run.folder, request.dtype, request.device)
     saver = CheckpointSaver(run.folder, spec.save_total_limit, emit, control)
     callbacks = [JournalCallback(emit), CommandCallback(emit, control, saver)]
@@ -122,6 +129,8 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
 
     # A run that was stopped or killed goes on from its last whole checkpoint; a new one has none.
     checkpoint = checkpoint_to_resume(run.folder, run.resume_step)
+    keep_to_data(run.folder, data, resumes=checkpoint is not None)
+    run.tell(check_first_batch(trainer, tokenizer, data))
     for gone in discard_after(run.folder, step_of(checkpoint) if checkpoint else 0):
         emit(events.CheckpointDeleted(f"{gone.parent.name}/{gone.name}"))
     if spec.use_peft and spec.sftui.init_lora_weights == "eva" and checkpoint is None:
@@ -143,6 +152,21 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
             _answer(run, model, tokenizer, prompts, "base")
     _answer(run, model, tokenizer, prompts, "tuned", step)
     return events.RunFinished(step, result.name, time.monotonic() - began)
+
+
+def _prepare_data(run: RunContext, tokenizer: Any, folder: Path) -> PreparedData:
+    try:
+        data = prepare_data(run.spec, DataRequest(tokenizer, folder, run.emit, lambda: run.control.stop_requested))
+    except StoppedError:
+        run.control.check()
+        raise
+    for choice in data.tokenizer.choices:
+        run.tell(choice)
+    for problem in data.tokenizer.problems:
+        run.notice(problem.field, f"{problem.message} {problem.fix}")
+    run.emit(data.told)
+    run.control.check()
+    return data
 
 
 def _load_request(run: RunContext) -> loading.LoadRequest:

@@ -35,10 +35,10 @@ def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str
         "save_strategy": spec.save_strategy,
         "save_steps": spec.save_steps,
         "seed": spec.seed,
-        "max_length": spec.max_length,
         "packing": spec.packing,
-        "assistant_only_loss": spec.assistant_only_loss,
-        "completion_only_loss": spec.completion_only_loss,
+        "packing_strategy": spec.packing_strategy,
+        "padding_free": spec.padding_free,
+        "train_sampling_strategy": spec.train_sampling_strategy,
         "bf16": dtype == "bfloat16",
         "fp16": dtype == "float16",
         "use_cpu": device == "cpu",
@@ -55,6 +55,12 @@ def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str
         # Only what is committed may be counted and deleted: core.training.saving does.
         "save_total_limit": None,
         "disable_tqdm": True,
+        # The rows come as tokens with labels, cut and packed: TRL is left nothing to prepare.
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+        "max_length": None,
+        "assistant_only_loss": False,
+        "completion_only_loss": None,
     }
     return SFTConfig(**(arguments | spec.extra_arguments | ours))
 
@@ -101,7 +107,7 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback],
     saver: CheckpointSaver,
 ) -> SFTTrainer:
-    """A trainer over a model that is loaded and adapted already; it tokenizes the rows here."""
+    """A trainer over a model that is loaded and adapted already; its rows are tokens already."""
     trainer = SafeTrainer(
         model=model,
         args=arguments,
