@@ -228,6 +228,7 @@ BAD = (
     Specimen("array_not_closed.json", b'[\n{"text": "a"},\n', "text", PLAIN, 1, [(3, "invalid_json")]),
     Specimen("array_broken.json", b'[\n{"text": "a"},\n{"text": x},\n{"text": "b"}]', "text", PLAIN, 1,
              [(3, "invalid_json")]),
+    Specimen("stray_bracket.json", b'{\n"text": "a"}\n]\n{"text": "b"}', "text", PLAIN, 1, [(3, "invalid_json")]),
     Specimen("after_array.json", b'[{"text": "a"}]\n{"text": "b"}\n', "text", PLAIN, 1, [(2, "invalid_json")]),
     Specimen("array_latin1.json", b'[{"text": "a"},\n{"text": "caf\xe9"}]', "text", PLAIN, 1,
              [(2, "wrong_encoding")]),
@@ -242,7 +243,8 @@ BAD = (
              2, [(3, "ragged_row"), (4, "ragged_row")]),
     Specimen("quote_not_closed.csv", b'text\na\n"b\nc\n', "text", PLAIN, 1, [(3, "ragged_row")]),
     Specimen("quote_inside.csv", b'text\n"a\nb"\n"say "x""\nc\n', "text", PLAIN, 2, [(4, "ragged_row")]),
-    Specimen("name_twice.csv", b"text,text\na,b\n", "text", PLAIN, 1, [(1, "bad_header")]),
+    Specimen("name_twice.csv", b"text,text\na,b\n", "unknown", UNKNOWN, 0, [(1, "bad_header")]),
+    Specimen("header_not_utf8.csv", b"text,caf\xe9\na,b\n", "unknown", UNKNOWN, 0, [(1, "wrong_encoding")]),
     Specimen("latin1.csv", b"text\ncaf\xe9\nb\n", "text", PLAIN, 1, [(2, "wrong_encoding")]),
     Specimen("latin1.txt", b"a\ncaf\xe9\nb\n", "text", PLAIN, 2, [(2, "wrong_encoding")]),
     # wrong rows

@@ -10,9 +10,7 @@ from core.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLE_NAMES, parse_turns
 from core.data.values import in_words, shown
 from core.text import safe, shorten
 
-_CONVERSATIONS = (
-    "messages", "conversations", "conversation", "dialogue", "dialog", "dialogues", "chat", "turns", "message"
-)  # fmt: skip
+_CONVERSATIONS = ("messages", "conversations")
 _ASKS = ("prompt", "instruction", "question", "query", "problem", "user", "human", "source", "input", "ask", "q")
 _ANSWERS = (
     "completion", "response", "output", "answer", "solution", "target", "assistant", "gpt", "bot", "reply", "a"
@@ -77,12 +75,11 @@ def _main_columns(row: Mapping[str, Any]) -> tuple[str, ColumnMapping, str] | No
     plain = {_plain_name(name): name for name in row}
     if "chosen" in plain:
         return _preference(row, plain)
-    talk = next((plain[name] for name in _CONVERSATIONS if name in plain), None)
-    if talk is None:
-        others = [name for name in row if _plain_name(name) not in (*_ASKS, *_ANSWERS, *_EXTRAS["history"])]
-        talk = next((name for name in others if _turn_keys(row[name])), None)
-    # Conversations in a column of another name come second to a pair of columns only where they are no turns.
-    if talk is not None and (_turn_keys(row[talk]) or not _pair(row, plain)):
+    # Any column that holds turns will do, and one of these names says that it should.
+    others = [name for name in row if _plain_name(name) not in (*_ASKS, *_ANSWERS, *_EXTRAS["history"])]
+    talk = next((name for name in others if _turn_keys(row[name])), None)
+    talk = talk or next((plain[name] for name in _CONVERSATIONS if name in plain), None)
+    if talk is not None:
         keys = _turn_keys(row[talk])
         words = f"{shown(talk)} holds turns with `{keys[0]}` and `{keys[1]}`" if keys else f"there is {shown(talk)}"
         name = "ShareGPT" if keys and keys[0] == "from" else "OpenAI messages"

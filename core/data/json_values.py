@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from core.data.json_lines import ROW_LIMIT, UnreadableError, not_json, too_deep, too_large, too_many_digits
 from core.data.rows import DataProblem, Row
+from core.data.values import shown
 
 _PIECE = 2**20
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
@@ -27,30 +28,30 @@ def array_rows(file: Path, opened: BinaryIO, before: int, name: str | None) -> I
         yield _unread(file, text, "The array is not closed: the file may be cut off.", "Complete it.")
         return
     text.skip(1)
-    if name is not None:
-        text.skip_spaces()
-        if not text.at_end() and text.here() == "}":
-            text.skip(1)
-            text.skip_spaces()
-        if not text.at_end():
-            words = f"There is more beside the list `{name}`; it was not read."
-            row = _unread(file, text, words, "Put other rows into a file of their own.")
-            row.problem = DataProblem(
-                file, row.line, text.column, "unreadable", words, "Put other rows into a file of their own.", "warning"
-            )
-            yield row
-        return
     text.skip_spaces()
-    if not text.at_end():
-        yield _unread(
-            file, text, "There is more after the end of the array; it was not read.", "Put all rows into one array."
-        )
+    if name is not None and not text.at_end() and text.here() == "}":
+        text.skip(1)
+        text.skip_spaces()
+        name = None
+    if text.at_end():
+        return
+    if name is None:
+        words = "There is more after the end of the array; it was not read."
+        yield _unread(file, text, words, "Put all rows into one array.")
+        return
+    words = f"There is more beside the list {shown(name)}; it was not read."
+    fix = "Put other rows into a file of their own."
+    problem = DataProblem(file, text.line, text.column, "unreadable", words, fix, "warning")
+    yield Row(file, text.line, None, problem)
 
 
 def value_rows(file: Path, opened: BinaryIO) -> Iterator[Row]:
     """Values that follow one another, each over as many lines as it likes."""
     text = _Text(opened)
     yield from _values(file, text)
+    if not text.stopped and not text.at_end():
+        words = "A value was expected, not `]`; the rest of the file was not read."
+        yield _unread(file, text, words, "Remove it, or open the list with [.")
 
 
 class _Text:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from core.data.json_lines import BYTE_ORDER_MARK, ROW_LIMIT, UnreadableError, not_utf8, skip_line, too_large
 from core.data.rows import Row
+from core.data.values import shown
 
 _DELIMITERS = ",;\t|"
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
@@ -23,32 +24,31 @@ def table_rows(file: Path, opened: BinaryIO, head: bytes, delimiter: str) -> Ite
     while True:
         line = lines.number + 1
         lines.too_large = False
+        found: Row | None = None
         try:
             fields = next(records)
         except StopIteration:
             return
         except csv.Error as error:
-            yield too_large(file, line) if "field limit" in str(error) else _broken(str(error)).row(file, line)
+            found = too_large(file, line) if "field limit" in str(error) else _broken(str(error)).row(file, line)
+            fields = [""]
+        if not fields and not lines.too_large:
             continue
         if lines.too_large:
-            yield too_large(file, line)
-        elif not fields:
-            continue
-        elif not _is_utf8(fields):
-            words = "The row is not UTF-8."
-            yield UnreadableError("wrong_encoding", None, words, "Save the file as UTF-8.").row(file, line)
-        elif header is None:
-            header = [name.strip() or f"column {index}" for index, name in enumerate(fields, start=1)]
-            twice = next((name for index, name in enumerate(header) if name in header[:index]), None)
-            if twice is not None:
-                words = f"The header names `{twice:.40}` twice."
-                yield UnreadableError("bad_header", None, words, "Rename one of the columns.").row(file, line)
-        elif len(fields) != len(header):
-            words = f"The row has {_fields(len(fields))}, the header {len(header)}."
-            fix = f"Put a field that holds {_NAMES[delimiter]} into double quotes."
-            yield UnreadableError("ragged_row", None, words, fix).row(file, line)
+            found = too_large(file, line)
+        elif found is None:
+            problem = _not_utf8(fields) or (
+                _bad_header(fields) if header is None else _ragged(fields, header, delimiter)
+            )
+            found = None if problem is None else problem.row(file, line)
+        if header is None:
+            if found is not None:
+                # Without names no row can be read.
+                yield found
+                return
+            header = _names(fields)
         else:
-            yield Row(file, line, dict(zip(header, fields, strict=True)))
+            yield found or Row(file, line, dict(zip(header, fields, strict=True)))
 
 
 def text_rows(file: Path, opened: BinaryIO) -> Iterator[Row]:
@@ -103,17 +103,34 @@ def _delimiter(head: bytes, usual: str) -> str:
     return max(usual + _DELIMITERS, key=outside.count)
 
 
-def _is_utf8(fields: list[str]) -> bool:
+def _names(fields: list[str]) -> list[str]:
+    return [name.strip() or f"column {index}" for index, name in enumerate(fields, start=1)]
+
+
+def _not_utf8(fields: list[str]) -> UnreadableError | None:
     try:
         for field in fields:
             field.encode("utf-8")
     except UnicodeEncodeError:
-        return False
-    return True
+        return UnreadableError("wrong_encoding", None, "The row is not UTF-8.", "Save the file as UTF-8.")
+    return None
 
 
-def _fields(count: int) -> str:
-    return "1 field" if count == 1 else f"{count} fields"
+def _bad_header(fields: list[str]) -> UnreadableError | None:
+    names = _names(fields)
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is None:
+        return None
+    words = f"The header names {shown(twice)} twice; no row was read."
+    return UnreadableError("bad_header", None, words, "Rename one of the columns.")
+
+
+def _ragged(fields: list[str], header: list[str], delimiter: str) -> UnreadableError | None:
+    if len(fields) == len(header):
+        return None
+    count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+    fix = f"Put a field that holds {_NAMES[delimiter]} into double quotes."
+    return UnreadableError("ragged_row", None, f"The row has {count}, the header {len(header)}.", fix)
 
 
 def _broken(message: str) -> UnreadableError:

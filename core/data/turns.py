@@ -30,6 +30,8 @@ _ROLES = {name: role for role, names in ROLE_NAMES.items() for name in names}
 _PLAIN = frozenset(("system", "user", "assistant", "tool"))
 ROLE_KEYS = ("role", "from", "speaker", "author")
 CONTENT_KEYS = ("content", "value", "text", "message")
+# Python needs many times its length to read a printed list.
+_PRINTED_LIMIT = 2**20
 _SHAPE = 'Write a list of {"role": …, "content": …}.'
 _KNOWN = "Roles are system, user, assistant and tool."
 _TEXT_PARTS = ("text", "input_text", "output_text")
@@ -125,7 +127,7 @@ def parse_turns(text: str) -> Any:
         return parse_json(text.encode("utf-8", "surrogatepass"))
     except UnreadableError:
         pass
-    if text.lstrip().startswith(("[{'", '[{"', "{'")):
+    if len(text) <= _PRINTED_LIMIT and text.lstrip().startswith(("[{'", '[{"', "{'")):
         try:
             return ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
