@@ -269,7 +269,8 @@ def _has_plain_weight(layer: nn.Module) -> bool:
 
 
 def _ends(names: Collection[str]) -> str:
-    return ", ".join(sorted({".".join(name.split(".")[-2:]) for name in names}))
+    parts = ([part for part in name.split(".") if not part.isdigit()] for name in names)
+    return ", ".join(sorted({".".join(one[-2:]) for one in parts}))
 
 
 def _match(model: Any, modules: Sequence[str]) -> str | tuple[str, ...]:
