@@ -16,11 +16,16 @@ _AS_THEY_ARE = (str, int, float)
 _PARQUET, _ARROW_FILE = b"PAR1", b"ARROW1"
 
 
-def arrow_rows(file: Path, head: bytes) -> Iterator[Row]:
-    """Each row as an object, its number from 1 as its line; a damaged file ends in a row with a problem."""
+def arrow_rows(file: Path, head: bytes, at: Callable[[int], None]) -> Iterator[Row]:
+    """Each row as an object, its number from 1 as its line; a damaged file ends in a row with a problem.
+
+    `at` is told how much of the file is read, in bytes of it.
+    """
     number = 0
     try:
-        for batch in _batches(file, head):
+        size = file.stat().st_size
+        for batch, share in _batches(file, head):
+            at(int(size * share))
             for value in _values(batch):
                 number += 1
                 if isinstance(value, str):
@@ -38,19 +43,25 @@ def zstandard_reader(opened: BinaryIO) -> Callable[[int], bytes]:
     return read
 
 
-def _batches(file: Path, head: bytes) -> Iterator[Any]:
+def _batches(file: Path, head: bytes) -> Iterator[tuple[Any, float]]:
+    """The batches of rows, each with the share of the file that is read with it."""
     if head.startswith(_PARQUET):
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
-            yield from parquet.iter_batches(batch_size=_BATCH_ROWS)
+            rows, read = parquet.metadata.num_rows, 0
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
+                read += batch.num_rows
+                yield batch, read / rows
         return
     with pa.memory_map(str(file)) as source:
         if head.startswith(_ARROW_FILE):
             reader = pa.ipc.open_file(source)
             for index in range(reader.num_record_batches):
-                yield from _sliced(reader.get_batch(index))
+                for batch in _sliced(reader.get_batch(index)):
+                    yield batch, (index + 1) / reader.num_record_batches
         else:
-            for batch in pa.ipc.open_stream(source):
-                yield from _sliced(batch)
+            for whole in pa.ipc.open_stream(source):
+                for batch in _sliced(whole):
+                    yield batch, source.tell() / source.size()
 
 
 def _sliced(batch: Any) -> Iterator[Any]:
@@ -82,7 +93,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, _AS_THEY_ARE):
         return value
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items() if item is not None}
+        return {str(name): _plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return bytes_as_text(value) if isinstance(value, bytes) else str(value)

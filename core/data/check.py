@@ -103,7 +103,7 @@ def _run_pass(
             rows.begin(source, group)
             for number, file in enumerate(group):
                 here = 0
-                for row in read_rows(file.path, look_up):
+                for row in read_rows(file.path, look_up, at):
                     rows.take(row, number)
                     if rows.hopeless:
                         break

@@ -36,11 +36,14 @@ _WRAPPED = re.compile(
 _CONTINUES = (b'"', b"}")
 
 
-def read_rows(file: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Row]:
+def read_rows(
+    file: Path, stop: Callable[[], bool] = lambda: False, at: Callable[[int], None] = lambda _: None
+) -> Iterator[Row]:
     """Every row of a file with its line, also those that cannot be read; ends early once `stop()` is true.
 
     JSON, JSONL, CSV, TSV, plain text, Parquet and Arrow, by suffix and content; .gz, .bz2, .xz and .zst of them by
-    content. Raises SftuiError for a file that is not there or may not be read.
+    content. `at` is told now and then how many bytes of the file, as it lies on the disk, are read. Raises SftuiError
+    for a file that is not there or may not be read.
     """
     line = 0
     packed = False
@@ -52,11 +55,15 @@ def read_rows(file: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[
             read = _unpacking(plain, plain.peek(8)[:8])
             packed = read is not None
             opened: io.BufferedReader[Any] = plain if read is None else io.BufferedReader(_Unpacked(read), _BUFFER)
-            for count, row in enumerate(_rows(file, opened, packed)):
+            for count, row in enumerate(_rows(file, opened, packed, at)):
                 line = row.line
                 yield row
-                if not count & 15 and stop():
-                    return
+                if not count & 15:
+                    # Arrow files are not read through it.
+                    if position := plain.tell():
+                        at(position)
+                    if stop():
+                        return
     except FileNotFoundError as error:
         raise SftuiError("No such data file", f"{file} does not exist.", "Give the path of a file here.") from error
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
@@ -97,7 +104,7 @@ def _unpacking(plain: BinaryIO, head: bytes) -> Callable[[int], bytes] | None:
     return None
 
 
-def _rows(file: Path, opened: "io.BufferedReader[Any]", packed: bool) -> Iterator[Row]:
+def _rows(file: Path, opened: "io.BufferedReader[Any]", packed: bool, at: Callable[[int], None]) -> Iterator[Row]:
     head = opened.peek(_BUFFER)
     suffix = _suffix(file)
     if head.startswith(_ARROW) or (head and suffix in _ARROW_SUFFIXES):
@@ -106,7 +113,7 @@ def _rows(file: Path, opened: "io.BufferedReader[Any]", packed: bool) -> Iterato
             return
         from core.data.arrow_reader import arrow_rows
 
-        yield from arrow_rows(file, head[:8])
+        yield from arrow_rows(file, head[:8], at)
     elif head.startswith(b"PK\x03\x04") or head[257:262] == b"ustar":
         yield _refused(file, "An archive of files.", "Unpack it first.")
     elif head.startswith(_UTF16) or b"\0" in head[:4]:
