@@ -156,6 +156,16 @@ def check_spans(messages: Sequence[Mapping[str, Any]], text: str, spans: Sequenc
         _check_words(messages, text, spans)
 
 
+def check_prompt(prompt: Sequence[Mapping[str, Any]], asked: str, text: str) -> None:
+    """Raise RowError if the whole text parts from that of the prompt within what the prompt says."""
+    if text.startswith(asked):
+        return
+    said = [words for message in prompt for words in spoken_texts(message)]
+    end = asked.rfind(said[-1]) + len(said[-1]) if said and said[-1] in asked else len(asked)
+    if text[:end] != asked[:end]:
+        raise _unproven("The template writes the prompt otherwise once an answer follows.")
+
+
 def check_parts(
     messages: Sequence[Mapping[str, Any]], turns: MarkedTurns, parts: Sequence[Part], spans: Sequence[Span]
 ) -> None:
@@ -165,7 +175,6 @@ def check_parts(
     if any(a[1] > b[0] for a, b in itertools.pairwise(spans)):
         raise _unproven("The assistant's turns overlap in the text.")
     spoken = -1
-    said = set()
     for part in parts:
         inside = any(start <= part.start and part.end <= end for start, end in spans)
         touched = any(start < part.end and part.start < end for start, end in spans)
@@ -179,10 +188,23 @@ def check_parts(
         if number < spoken:
             raise _unproven("The assistant's turns are not in order in the text.")
         spoken = number
-        said.add(part.source)
+    _check_none_missing(messages, turns, parts)
+
+
+def check_answers(messages: Sequence[Mapping[str, Any]], text: str, render: Render) -> None:
+    """Raise RowError if the template leaves out what the assistant says or calls, as far as that can be told."""
+    turns = mark_turns(messages)
+    parts = _parts(turns, text, render)
+    if turns is not None and parts is not None:
+        _check_none_missing(messages, turns, parts)
+
+
+def _check_none_missing(messages: Sequence[Mapping[str, Any]], turns: MarkedTurns, parts: Sequence[Part]) -> None:
+    there = {part.source for part in parts}
     for source in turns.sources:
-        if source.answer and source not in said and messages[source.message].get("role") == "assistant":
-            raise _unproven(f"The template leaves out what message {source.message + 1} says or calls.")
+        if source.answer and source not in there and messages[source.message].get("role") == "assistant":
+            message = f"The chat template leaves out what message {source.message + 1} says or calls."
+            raise RowError("template_refuses", message, "Mend or remove the row, or take another template.")
 
 
 def _check_words(messages: Sequence[Mapping[str, Any]], text: str, spans: Sequence[Span]) -> None:

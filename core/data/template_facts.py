@@ -13,7 +13,7 @@ from core.spec.problems import Problem
 from core.text import safe
 
 _FIELD = "chat_template_path"
-# How templates write the tokens that structure a conversation.
+# How templates write the tokens that end a turn.
 _TOKEN_LIKE = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:start|end)_of_(?:turn|utterance)>|<\|?turn\|?>")
 
 
@@ -39,9 +39,13 @@ def template_facts(template: ChatTemplate, tokenizer: Any, spans: Sequence[Span]
     answers = [message["content"] for message in PROBE if message["role"] == "assistant"]
     ends: dict[str, None] = {}
     learned = True
+    unknown: str | None = None
     for answer in answers:
         said = re.search(re.escape(answer), text, re.IGNORECASE)
         chain = _tokens_after(text, said.end(), list(vocabulary)) if said else []
+        spelled = _TOKEN_LIKE.match(text[said.end() :].lstrip()) if said else None
+        if spelled is not None and spelled.group() not in tokenizer.get_vocab():
+            unknown = spelled.group()
         # An answer may end in several tokens; what stands outside of the turn begins the next one.
         own = [token for token, stop in chain if any(start < stop <= end for start, end in spans)]
         ends.update(dict.fromkeys(own[-1:]))
@@ -54,7 +58,7 @@ def template_facts(template: ChatTemplate, tokenizer: Any, spans: Sequence[Span]
         tuple(ends),
         end_ids,
         tuple(_choices(template, tokenizer, text, ends)),
-        tuple(_problems(tokenizer, text, learned, bool(ends))),
+        tuple(_problems(tokenizer, text, learned, bool(ends), unknown)),
     )
 
 
@@ -90,14 +94,13 @@ def _choices(template: ChatTemplate, tokenizer: Any, text: str, ends: dict[str, 
     return found
 
 
-def _problems(tokenizer: Any, text: str, learned: bool, ended: bool) -> list[Problem]:
+def _problems(tokenizer: Any, text: str, learned: bool, ended: bool, unknown: str | None) -> list[Problem]:
     found = []
-    unknown = [token for token in dict.fromkeys(_TOKEN_LIKE.findall(text)) if token not in tokenizer.get_vocab()]
-    if unknown:
-        names = safe(", ".join(unknown[:4]))
-        message = f"The chat template writes {names}, and the tokenizer has no such token: it is spelled in pieces."
-        found.append(Problem(_FIELD, "warning", message, "Take the template that belongs to the tokenizer, or chatml."))
-    if not learned:
+    if unknown is not None:
+        message = f"The chat template ends answers with {unknown}, and the tokenizer has no such token."
+        fix = "Take the template that belongs to the tokenizer, or chatml, whose tokens are added."
+        found.append(Problem(_FIELD, "warning", f"{message} Generation does not stop at it.", fix))
+    elif not learned:
         message = "The model will not learn to stop: the chat template ends answers without a token that is trained on."
         fix = "Take a template that ends answers with a token (chat_template_path: chatml)."
         if ended:

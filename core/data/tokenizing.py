@@ -11,7 +11,7 @@ from trl.data_utils import common_prefix_length
 
 from core.choice import Choice
 from core.data.learn_from import LearnFrom
-from core.data.masks import Span, TurnFinder, check_spans
+from core.data.masks import Span, TurnFinder, check_answers, check_prompt, check_spans
 from core.data.rendered_chat import ERRORS, PROBE, ChatTemplate, Messages, marks_answers
 from core.data.template_facts import TemplateFacts, template_facts, unusable
 from core.data.tokenized_row import RowError, TokenizedRow
@@ -39,6 +39,8 @@ class RowTokenizer:
     """What was decided about template and tokenizer."""
     problems: tuple[Problem, ...]
     """What a person should know about template and tokenizer before the start."""
+    end_ids: frozenset[int]
+    """Tokens that end a turn or a text."""
     facts: TemplateFacts | None
     """What the chat template writes; None without one."""
 
@@ -60,7 +62,7 @@ class RowTokenizer:
                 self.way = "training-template" if self._patched else "markers"
             self.facts = self._look_at(template)
         eos_id = tokenizer.eos_token_id
-        self._ends = self.facts.end_ids if self.facts else frozenset() if eos_id is None else frozenset({eos_id})
+        self.end_ids = frozenset({eos_id} - {None}) | (self.facts.end_ids if self.facts else frozenset())
         self.choices = (Choice("loss", self.way, _WAYS[self.way]), *(self.facts.choices if self.facts else ()))
         self.problems = self.facts.problems if self.facts else ()
 
@@ -82,7 +84,7 @@ class RowTokenizer:
             raise RowError(
                 "nothing_trained", "There is nothing in the row to learn from.", "Give it an answer, or remove it."
             )
-        ends = self._ends
+        ends = self.end_ids
         return TokenizedRow(ids, trained, tuple(place for place, token in enumerate(ids) if token in ends))
 
     def _text(self, text: str) -> tuple[list[int], list[bool]]:
@@ -95,7 +97,7 @@ class RowTokenizer:
         if self._learn_from == "completion":
             raise _wrong_form("a conversation without a prompt of its own")
         if self._learn_from == "all":
-            ids = self._encode(self._template(tools).render(messages, tools))["input_ids"]
+            ids = self._encode(self._rendered(messages, tools))["input_ids"]
             return ids, [True] * len(ids)
         return self._assistant(messages, tools)
 
@@ -114,8 +116,18 @@ class RowTokenizer:
             ids, trained = self._assistant(messages, tools)
             after = self._after(prompt_ids, ids)
             return ids, [one and other for one, other in zip(trained, after, strict=True)]
-        ids = self._encode(template.render(messages, tools))["input_ids"]
+        text = self._rendered(messages, tools)
+        if self._learn_from == "completion":
+            check_prompt(prompt, asked, text)
+        ids = self._encode(text)["input_ids"]
         return ids, self._after(prompt_ids, ids)
+
+    def _rendered(self, messages: Messages, tools: Any) -> str:
+        """The whole text of which all that the assistant says is a part."""
+        template = self._template(tools)
+        text = template.render(messages, tools)
+        check_answers(messages, text, lambda turns, answer: template.render(turns, tools, answer=answer))
+        return text
 
     def _after(self, prompt: list[int], ids: list[int]) -> list[bool]:
         """What TRL takes for the completion: all from where the two part."""

@@ -1,5 +1,6 @@
 """Loading a model's tokenizer, with a token to pad with, and making sure that the two belong together."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from core.errors import SftuiError
+from core.models.chosen_template import choose_chat_template
 from core.models.tokenizer_files import check_tokenizer_files
 from core.text import safe, shorten
 
@@ -24,28 +26,54 @@ _PAD_LIKE = (
 _SMALLEST_SHARE = 0.8
 
 
-def load_tokenizer(folder: Path, notice: Notice, *, trusted: bool = False) -> Any:
-    """The tokenizer, with a pad token; `notice` is told when it has none of its own.
+def load_tokenizer(
+    folder: Path, notice: Notice, *, trusted: bool = False, chat_template_path: str | None = None
+) -> Any:
+    """The tokenizer, with a pad token and an end token; `notice` is told when it has none of its own.
 
-    Raises SftuiError if it is missing or broken, or if there is no end-of-sequence token to stop at.
+    `chat_template_path` is a built-in template's name, a .jinja file or a folder with a tokenizer; special tokens that
+    it needs are added. Raises SftuiError if anything is missing or broken.
     """
+    tokenizer = read_tokenizer(folder, trusted=trusted)
+    if chat_template_path is not None:
+        choose_chat_template(tokenizer, chat_template_path, read_tokenizer, notice)
+    if tokenizer.eos_token is None:
+        _choose_end(tokenizer, folder, notice)
+    if tokenizer.pad_token is None:
+        _choose_pad(tokenizer, notice)
+    return tokenizer
+
+
+def read_tokenizer(folder: Path, *, trusted: bool = False) -> Any:
+    """The tokenizer as it is stored. Raises SftuiError if it is missing or broken."""
     check_tokenizer_files(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
     except _LOAD_ERRORS as error:
         said = shorten(safe(" ".join(str(error).split())), 300)
         raise SftuiError(
             "The tokenizer cannot be loaded", f"{safe(str(folder))}: {type(error).__name__}: {said}", _TAKE_RIGHT
         ) from error
-    if tokenizer.eos_token is None:
-        raise SftuiError(
-            "The tokenizer has no end token",
-            f"{safe(str(folder))} names no eos_token, so that the model could not learn to stop.",
-            "Set `eos_token` to one of the vocabulary's tokens.",
-        )
-    if tokenizer.pad_token is None:
-        _choose_pad(tokenizer, notice)
-    return tokenizer
+
+
+def _choose_end(tokenizer: Any, folder: Path, notice: Notice) -> None:
+    """Take the end token that the model's own configuration names by number."""
+    for name in ("generation_config.json", "config.json"):
+        try:
+            named = json.loads((folder / name).read_bytes()).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):
+            continue
+        for number in named if isinstance(named, list) else [named]:
+            token = tokenizer.convert_ids_to_tokens(number) if type(number) is int else None
+            if token is not None:
+                tokenizer.eos_token = token
+                notice("No end token", f"The tokenizer names none: {safe(token)} is taken, as {name} says.")
+                return
+    raise SftuiError(
+        "The tokenizer has no end token",
+        f"{safe(str(folder))} names no eos_token, so that the model could not learn to stop.",
+        "Set `eos_token` to one of the vocabulary's tokens.",
+    )
 
 
 def _choose_pad(tokenizer: Any, notice: Notice) -> None:

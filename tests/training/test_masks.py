@@ -154,7 +154,8 @@ MISTRAL = (
     "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{- raise_exception('After the optional system message, conversation roles must alternate') }}{%- endif %}"
     "{%- if message['role'] == 'user' %}{%- if loop.last or loop.index0 == loop_messages | length - 2 %}"
-    "{{- '[INST] ' + (system_message + '\\n\\n' if system_message is defined else '') + message['content'] + '[/INST]' }}"
+    "{{- '[INST] ' + (system_message + '\\n\\n' if system_message is defined else '') }}"
+    "{{- message['content'] + '[/INST]' }}"
     "{%- else %}{{- '[INST] ' + message['content'] + '[/INST]' }}{%- endif %}"
     "{%- else %}{{- ' ' + message['content'] | trim + eos_token }}{%- endif %}{%- endfor %}"
 )
@@ -179,7 +180,8 @@ SPACED = [{**message, "content": f"  {message['content']}\n\n"} for message in [
         (
             LLAMA_2,
             [SYSTEM, *CHAT],
-            "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi there [/INST]⟦ Hello. </s>⟧<s>[INST] Why? [/INST]⟦ Because. </s>⟧",
+            "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi there [/INST]⟦ Hello. </s>⟧"
+            "<s>[INST] Why? [/INST]⟦ Because. </s>⟧",
         ),
         (
             MISTRAL,

@@ -17,6 +17,7 @@ HEAVY = {
     "core.training.sft",
     "core.training.callbacks",
     "core.models.loading",
+    "core.models.token_rows",
     "core.models.tokenizer",
     "core.models.adapters",
     "core.models.first_weights",
