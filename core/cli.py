@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from core.cli_runs import DONE, add_run_commands, complain, start
@@ -75,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("models", nargs="+", metavar="PATH_OR_ID")
 
     data = command("data", _data, "What a dataset is, and what is wrong with it.")
-    data.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    data.add_argument("sources", nargs="+", metavar="SPEC_OR_FILE", help="files, folders, patterns, hub ids; or a spec")
+    data.add_argument("--name", metavar="CONFIG", help="configuration of a dataset that has several")
+    data.add_argument("--split", default="train", help="split of a folder or of a dataset of the hub")
+    data.add_argument("--model", metavar="PATH_OR_ID", help="count tokens with this model's tokenizer: slower")
 
     add_run_commands(command)
     return parser
@@ -192,17 +194,9 @@ def _model(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from core.data.check import read_facts
+    from core.cli_data import show_data
 
-    facts = read_facts(options.files)
-    if options.json:
-        problems = [{"file": str(p.file), "line": p.line, "message": f"{p.message} {p.fix}"} for p in facts.problems]
-        print(json.dumps({"format": facts.form, "reason": facts.reason, "rows": facts.rows, "problems": problems}))
-    else:
-        print(f"{facts.form}: {safe(facts.reason)}; {facts.rows:,} good rows, {len(facts.problems):,} bad ones")
-        for problem in facts.problems:
-            print(safe(str(problem)))
-    return WRONG_USE if facts.problems or not facts.rows else DONE
+    return DONE if show_data(options) else WRONG_USE
 
 
 if __name__ == "__main__":

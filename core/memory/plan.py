@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.choice import Choice
-from core.data.check import check
 from core.data.data_problems import HELD_OUT_FIELD, data_problems, held_out_problems
 from core.data.facts import DataFacts
 from core.data.request import held_out_request, training_request
@@ -147,6 +146,8 @@ def read_model(path_or_id: str, revision: str = "main", prefer: Preference | Non
 
 def plan_here(spec: RunSpec) -> Plan:
     """The plan on this machine, with its files read. A model that cannot be read becomes a problem of the plan."""
+    from core.data.check import check
+
     monitor = GpuMonitor()
     gpus = monitor.read()
     monitor.close()
@@ -238,6 +239,9 @@ def _held_out_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
     request = held_out_request(spec)
     if request is None:
         return []
+    # What only plans what was read elsewhere does without the readers.
+    from core.data.check import check
+
     try:
         return held_out_problems(check(request), data.form if data else None, spec.sftui.bad_rows)
     except SftuiError as error:
