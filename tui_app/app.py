@@ -115,8 +115,10 @@ class SftuiApp(DraftingApp):
         """Stop the threads and let an idle warm runner end."""
         self._machine_watch.stop()
         self.downloads.cancel()
-        if self._warm is not None:
-            self._warm.close()
+        self.data_passes.give_up()
+        self.token_passes.stop()
+        if self.warm is not None:
+            self.warm.close()
 
     def _after_first_frame(self) -> None:
         if not self.is_headless:
@@ -126,7 +128,7 @@ class SftuiApp(DraftingApp):
         self._keep_warm()
 
     def _keep_warm(self) -> None:
-        ready = self._warm is not None and self._warm.is_idle
+        ready = self.warm is not None and self.warm.is_idle
         if self._keeps_warm and not ready and not self._warming:
             self._warming = True
             self._start_warm()
@@ -134,10 +136,9 @@ class SftuiApp(DraftingApp):
     @work(group="warm")
     async def _start_warm(self) -> None:
         try:
-            self._warm = await in_thread(starting.start_warm)
+            self.warm = await in_thread(starting.start_warm)
         finally:
             self._warming = False
-        self._ask_for_inventory()
 
     def _leave_on_signal(self, number: signal.Signals) -> None:
         leave_for_certain(128 + number)
@@ -246,14 +247,14 @@ class SftuiApp(DraftingApp):
 
     @work(group="start")
     async def _start(self, spec: RunSpec, plan: Plan | None) -> None:
-        warm = self._warm
+        warm = self.warm
         try:
             folder = await in_thread(partial(starting.start, spec, plan, warm))
         except (SftuiError, OSError) as error:
             self.show_error(error)
         else:
-            if self._warm is warm:
-                self._warm = None
+            if self.warm is warm:
+                self.warm = None
             self.action_home()
             self.open_monitor(folder)
         finally:

@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from core.data.formats import DataFacts
+from core.data.facts import DataFacts
+from core.data.request import CheckRequest, check_request
 from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.errors import SftuiError
 from core.memory.plan import ModelFacts, Plan, make_plan
 from core.spec.build import check_values, value_of, with_value
 from core.spec.problems import Problem
-from core.spec.run_spec import DatasetSource, RunSpec, options
+from core.spec.run_spec import RunSpec, options
 from tui_app.messages import REMOVED
 
 Step = Literal["model", "data", "precision", "training", "review"]
@@ -51,25 +49,6 @@ def model_path(values: Mapping[str, Any]) -> str:
     return str(values.get("model_name_or_path") or "").strip()
 
 
-def file_names(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The training files as typed, as far as they are named properly."""
-    entries = values.get("datasets")
-    names: list[str] = []
-    for entry in entries if isinstance(entries, list | tuple) else ():
-        try:
-            source = DatasetSource(path=entry) if isinstance(entry, str) else DatasetSource(**entry)
-        except (ValidationError, TypeError):
-            continue
-        named = source.data_files if source.data_files is not None else source.path
-        names += [named] if isinstance(named, str) else named
-    return tuple(names)
-
-
-def data_files(values: Mapping[str, Any]) -> tuple[Path, ...]:
-    """The training files, `~` replaced."""
-    return tuple(Path(name).expanduser() for name in file_names(values))
-
-
 @dataclass(frozen=True)
 class Draft:
     """Everything the set-up screens show; a new one for every change."""
@@ -82,6 +61,8 @@ class Draft:
     data_problem: SftuiError | None = None
     spec: RunSpec | None = None
     """None while a value is missing or wrong."""
+    planned: RunSpec | None = None
+    """What the plan is for: values that are missing or wrong are replaced, as far as that is possible."""
     problems: tuple[Problem, ...] = ()
     """Of the values, the files and the plan, in the order of the steps."""
     plan: Plan | None = None
@@ -126,9 +107,9 @@ class Draft:
         return model_path(self.values), str(self.values.get("model_revision") or "main"), load_as
 
     @property
-    def data_key(self) -> tuple[Path, ...]:
-        """What the facts of the data depend on."""
-        return data_files(self.values)
+    def data_key(self) -> CheckRequest:
+        """What the facts of the data depend on: sources and columns."""
+        return check_request(self.values)
 
     @property
     def needs_model(self) -> bool:
@@ -138,7 +119,7 @@ class Draft:
     @property
     def needs_data(self) -> bool:
         """Whether files are named that nobody has read."""
-        return bool(self.data_key) and self.data is None and self.data_problem is None
+        return bool(self.data_key.sources) and self.data is None and self.data_problem is None
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -171,7 +152,8 @@ class Draft:
         spec = None if wrong else checked.spec
         # Values that only contradict each other still make a spec, whose cost can be shown.
         left_out = () if checked.spec else tuple(dict.fromkeys(name.partition("[")[0] for name in wrong))
-        plan, refused = self._planned(checked.spec or _spec_without(self.values, left_out))
+        planned = checked.spec or _spec_without(self.values, left_out)
+        plan, refused = self._planned(planned)
         if wrong:
             # What is wrong has been said; the plan's refusal would only say it again.
             refused = ()
@@ -180,7 +162,7 @@ class Draft:
         problems = _in_order(
             (*checked.problems, *others, *self._problems_of_files(), *(plan.problems if plan else refused))
         )
-        return replace(self, spec=spec, problems=problems, plan=plan, left_out=typed)
+        return replace(self, spec=spec, planned=planned, problems=problems, plan=plan, left_out=typed)
 
     def _planned(self, spec: RunSpec | None) -> tuple[Plan | None, tuple[Problem, ...]]:
         if spec is None or self.gpus is None or self.host is None:

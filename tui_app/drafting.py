@@ -12,17 +12,20 @@ from textual.reactive import var
 
 from tui_app import messages, reading
 from tui_app.background import in_thread
+from tui_app.data_passes import READ_DELAY_SECONDS, DataPasses
 from tui_app.machine import machine_line, same_memory
+from tui_app.token_passes import TokenPasses
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.data.facts import Progress
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
     from core.memory.plan import ModelFacts
     from core.runs.launch import WarmRunner
     from tui_app.draft import Draft
-
-READ_DELAY_SECONDS = 0.15
-"""How long typing must pause before what it names is read."""
+    from tui_app.token_passes import TokenState
 
 
 class DraftingApp(App[int]):
@@ -34,12 +37,19 @@ class DraftingApp(App[int]):
     """This host and its device in words."""
     devices_read: var[tuple[GpuReading, HostSnapshot] | None] = var(None)
     """GPUs and host as last read."""
+    warm: var[WarmRunner | None] = var(None)
+    """Who answers what needs torch and its kin; None while nobody can."""
+    data_progress: var[Progress | None] = var(None)
+    """How far the pass over the draft's rows is, while there is one."""
+    tokens: var[TokenState | None] = var(None)
+    """How many tokens the draft's rows have, as far as they are counted."""
 
     def __init__(self, draft_values: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._draft_values = draft_values or {}
         self._planned_for: tuple[GpuReading, HostSnapshot] | None = None
-        self._warm: WarmRunner | None = None
+        self.data_passes = DataPasses(self)
+        self.token_passes = TokenPasses(self)
 
     def _ensure_draft(self) -> Draft:
         from tui_app.draft import Draft
@@ -60,17 +70,28 @@ class DraftingApp(App[int]):
         if draft.needs_model:
             self._read_model(draft)
         if draft.needs_data:
-            self._read_data(draft)
+            self.data_passes.check(draft.data_key)
+        elif self.data_progress is not None:
+            self.data_progress = None
+        self._count_tokens()
+
+    def watch_warm(self) -> None:
+        """Ask who can answer now what nobody could answer before."""
+        self._ask_for_inventory()
+        self._count_tokens()
+
+    def _count_tokens(self) -> None:
+        from tui_app.token_passes import TokenTask
+
+        task = TokenTask.of(self.draft) if self.draft is not None else None
+        if self.tokens is not None and self.tokens.task != task:
+            self.tokens = None
+        self.token_passes.follow(task, self.warm)
 
     @work(group="read-model", exclusive=True)
     async def _read_model(self, draft: Draft) -> None:
         await asyncio.sleep(READ_DELAY_SECONDS)
         self.post_message(await in_thread(partial(reading.read_model, draft)))
-
-    @work(group="read-data", exclusive=True)
-    async def _read_data(self, draft: Draft) -> None:
-        await asyncio.sleep(READ_DELAY_SECONDS)
-        self.post_message(await in_thread(partial(reading.read_data, draft)))
 
     def on_draft_changed(self, message: messages.DraftChanged) -> None:
         """Take over what was typed or chosen."""
@@ -84,8 +105,8 @@ class DraftingApp(App[int]):
 
     def _ask_for_inventory(self) -> None:
         model = self.draft.model if self.draft is not None else None
-        if model is not None and model.wants_inventory and self._warm is not None:
-            self._build_inventory(model, self._warm)
+        if model is not None and model.wants_inventory and self.warm is not None:
+            self._build_inventory(model, self.warm)
 
     @work(group="inventory", exclusive=True)
     async def _build_inventory(self, model: ModelFacts, warm: WarmRunner) -> None:
@@ -102,6 +123,31 @@ class DraftingApp(App[int]):
         """Read the model again if it is the draft's."""
         if self.draft is not None and message.name == self.draft.model_key[0]:
             self.draft = self.draft.with_model(None)
+
+    def on_data_moved(self, message: messages.DataMoved) -> None:
+        """Show how far the pass is."""
+        if self.draft is not None and message.key == self.draft.data_key and self.draft.needs_data:
+            self.data_progress = message.progress
+
+    def on_tokens_counted(self, message: messages.TokensCounted) -> None:
+        """Show how far the counting is, unless other tokens are wanted by now."""
+        from tui_app.token_passes import TokenTask
+
+        if self.draft is not None and message.state.task == TokenTask.of(self.draft):
+            self.tokens = message.state
+
+    def read_data_again(self) -> None:
+        """Have the rows read anew."""
+        if self.draft is not None:
+            self.draft = self.draft.with_data(None)
+
+    async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """The warm runner's answer. Raises SftuiError; NoAnswerError where nobody can answer now."""
+        from core.runs.launch import NoAnswerError
+
+        if self.warm is None:
+            raise NoAnswerError("Nobody can answer now", "There is no warm runner.", "Try again.")
+        return await in_thread(partial(self.warm.ask, question))
 
     def on_data_read(self, message: messages.DataRead) -> None:
         """Take over what was read, unless other files are named by now."""

@@ -10,7 +10,7 @@ from textual.message import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from core.data.formats import DataFacts
+    from core.data.facts import DataFacts, Progress
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
     from core.errors import SftuiError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.runs.state import RunState
     from core.spec.run_spec import RunSpec
     from tui_app.downloads import DownloadState
+    from tui_app.token_passes import TokenState
 
 
 class Removed(enum.Enum):
@@ -66,6 +67,31 @@ class DataRead(Message):
         self.key = key
         self.data = data
         self.problem = problem
+
+
+class DataMoved(Message):
+    """The pass over the rows is further; `key` is Draft.data_key."""
+
+    def __init__(self, key: object, progress: Progress) -> None:
+        super().__init__()
+        self.key = key
+        self.progress = progress
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the latest progress matters."""
+        return isinstance(message, DataMoved)
+
+
+class TokensCounted(Message):
+    """More rows are counted in tokens, or why none are."""
+
+    def __init__(self, state: TokenState) -> None:
+        super().__init__()
+        self.state = state
+
+    def can_replace(self, message: Message) -> bool:
+        """A later state holds all of an earlier one."""
+        return isinstance(message, TokensCounted)
 
 
 class ModelChanged(Message):

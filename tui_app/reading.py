@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.errors import SftuiError
-from tui_app.messages import DataRead, ModelRead
+from tui_app.messages import ModelRead
 
 if TYPE_CHECKING:
     from core.memory.plan import ModelFacts
@@ -39,13 +39,3 @@ def build_inventory(model: ModelFacts, warm: WarmRunner) -> ModelFacts | None:
         return None
     except SftuiError as error:
         return replace(model, unbuilt=error)
-
-
-def read_data(draft: Draft) -> DataRead:
-    """What is to be known of the files that the draft names, or why they cannot be read."""
-    from core.data.formats import read_facts
-
-    try:
-        return DataRead(draft.data_key, read_facts(draft.data_key))
-    except SftuiError as error:
-        return DataRead(draft.data_key, None, error)

@@ -10,7 +10,8 @@ from textual.content import Content
 from core.spec.build import value_of
 from core.spec.run_spec import options
 from core.text import human_bytes, human_count, safe
-from tui_app.draft import Step, file_names, step_of
+from tui_app.draft import Step, step_of
+from tui_app.source_text import source_texts
 from tui_app.widgets.fact_list import BLANK, Fact, heading
 from tui_app.widgets.spec_form import shown_value
 
@@ -103,11 +104,12 @@ def _model(draft: Draft) -> list[tuple[str, str, str]]:
 
 
 def _data(draft: Draft) -> list[tuple[str, str, str]]:
-    rows = [("Training rows", ", ".join(file_names(draft.values)) or "none chosen yet", "")]
+    rows = [("Training rows", ", ".join(source_texts(draft.values)) or "none chosen yet", "")]
     if draft.data is not None:
         rows.append(("Rows", f"{human_count(draft.data.rows)}, {draft.data.form}", draft.data.reason))
-        if draft.data.problems:
-            rows.append(("Rows with a problem", f"{len(draft.data.problems):,}", "listed on step 2"))
+        if draft.data.bad_rows:
+            what = "skipped" if value_of(draft.values, "sftui.bad_rows") == "skip" else "listed on step 2"
+            rows.append(("Rows with a problem", f"{draft.data.bad_rows:,}", what))
     return rows
 
 

@@ -170,7 +170,7 @@ async def test_a_run_goes_to_the_warm_runner_or_else_to_a_cold_one(
     spec = build_spec(PRESETS["starter"].values)
     app = SftuiApp()
     async with app.run_test(size=NARROW) as pilot:
-        await until(pilot, lambda: app._warm is not None)
+        await until(pilot, lambda: app.warm is not None)
         app.post_message(messages.StartRequested(spec))
         app.post_message(messages.StartRequested(spec))
         await until(pilot, lambda: isinstance(app.screen, MonitorScreen))

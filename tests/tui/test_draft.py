@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from core.data.formats import read_facts
+from core.data.check import read_facts
 from core.memory.plan import read_model
 from tests.tui.setup_helpers import HOST, NO_GPU, make_model, make_rows, one_gpu
-from tui_app.draft import Draft, data_files, step_of
+from tui_app.draft import Draft, step_of
 from tui_app.messages import REMOVED
+from tui_app.source_text import source_texts, typed_sources
 
 pytest_plugins = ["tests.tui.setup_helpers"]
 
@@ -72,11 +73,29 @@ def test_facts_stay_while_their_path_does_and_go_with_it(home: Path) -> None:
     assert other_data.model is draft.model
 
 
-def test_files_are_found_in_every_way_trl_names_them() -> None:
+def test_sources_are_told_in_every_way_trl_names_them() -> None:
     values = {
         "datasets": [{"path": "json", "data_files": ["a.jsonl", "b.jsonl"]}, "c.jsonl", {"wrong": 1}, {"path": "~/d"}]
     }
-    assert data_files(values) == (Path("a.jsonl"), Path("b.jsonl"), Path("c.jsonl"), Path("~/d").expanduser())
+    assert source_texts(values) == ("a.jsonl", "b.jsonl", "c.jsonl", "~/d")
+
+
+def test_sources_are_typed_with_config_split_and_share() -> None:
+    texts = ["a.jsonl 50%", "owner/name:en@test[:10%]", "owner/name", "folder/*.csv", "x/y.jsonl"]
+    entries = [
+        {"path": "a.jsonl", "fraction": 0.5},
+        {"path": "owner/name", "name": "en", "split": "test[:10%]"},
+        {"path": "owner/name"},
+        {"path": "folder/*.csv"},
+        {"path": "x/y.jsonl"},
+    ]
+    assert typed_sources(texts, {}) == entries
+    assert list(source_texts({"datasets": entries})) == texts
+
+
+def test_a_source_keeps_what_its_text_does_not_tell() -> None:
+    entry = {"path": "owner/name", "data_dir": "en", "columns": ["q", "a"]}
+    assert typed_sources(["b.jsonl", "owner/name"], {"datasets": [entry]}) == [{"path": "b.jsonl"}, entry]
 
 
 def test_a_gpu_changes_device_and_verdict(home: Path) -> None:

@@ -136,7 +136,8 @@ async def test_only_seen_lines_are_drawn_and_keys_scroll() -> None:
     view.show([Piece("\n".join(f"line {number}" for number in range(100_000)))])
     async with Stage(view).run_test(size=(40, 6)) as pilot:
         view.focus()
-        assert "line 0⏎" in shown(pilot.app)
+        await until_shown(pilot, "line 0⏎")
+        await pilot.pause()
         await pilot.press("end")
         await until_shown(pilot, "line 99999")
 

@@ -119,7 +119,7 @@ async def test_none_is_started_while_a_run_trains_on_the_cpu(monkeypatch: pytest
             await until(pilot, lambda: bool(app.draft and app.draft.model))
             await until(pilot, lambda: not app._warming)
             assert coming == [warm]
-            assert app._warm is None
+            assert app.warm is None
 
 
 def test_a_run_on_the_gpu_leaves_the_cpu_free(monkeypatch: pytest.MonkeyPatch) -> None:

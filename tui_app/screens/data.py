@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from core.data.mapping import ColumnMapping
 from core.errors import SftuiError
 from core.spec.build import value_of
 from tui_app import data_words, row_look
@@ -21,6 +20,7 @@ from tui_app.held_out import FIELD
 from tui_app.messages import REMOVED
 from tui_app.row_look import Look
 from tui_app.setup_screen import SetupScreen
+from tui_app.shown_row import turn_pieces
 from tui_app.source_text import source_texts, typed_sources
 from tui_app.token_figures import TokenFigures
 from tui_app.token_passes import TokenTask
@@ -29,10 +29,11 @@ from tui_app.widgets.path_row import PathRow
 from tui_app.widgets.row_view import RowPage, RowView
 from tui_app.widgets.spec_form import SpecForm
 from tui_app.widgets.token_numbers import TokenNumbers
-from tui_app.widgets.token_view import Piece
+from tui_app.widgets.token_view import Piece, TokenView
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.widget import Widget
 
     from core.data.facts import DataFacts
     from tui_app.draft import Draft
@@ -79,7 +80,7 @@ class DataScreen(SetupScreen):
         self._facts: DataFacts | None = None
         self._borders = self._turns = False
         self._searching = threading.Event()
-        self._figures = TokenFigures(self._show_numbers)
+        self._figures = TokenFigures(self, self._show_numbers)
 
     @property
     def _app(self) -> DraftingApp:
@@ -96,7 +97,7 @@ class DataScreen(SetupScreen):
                         PathRow(
                             "datasets",
                             "Training rows",
-                            "Files, folders, patterns (data/*.jsonl) or a dataset of the hub (owner/name:config@split); "
+                            "Files, folders, patterns (data/*.jsonl), hub datasets (owner/name:config@split); "
                             "several are separated by commas.",
                         ),
                         "sftui.held_out_file",
@@ -133,7 +134,7 @@ class DataScreen(SetupScreen):
         values, facts = draft.values, draft.data
         problems = draft.problems_of("data")
         of_files = [problem for problem in problems if problem.field.startswith("datasets")]
-        self.query_one(PathRow).show_paths(source_texts(values), of_files)
+        self.query_one(PathRow).show_paths(source_texts(values), of_files, data_words.recognised(facts))
         others = [problem for problem in problems if not problem.field.startswith("datasets")]
         held_out = self.look_at_held_out_rows(draft)
         others += [held_out.problem] if held_out.problem else []
@@ -147,11 +148,8 @@ class DataScreen(SetupScreen):
         self._show_facts()
         if facts is not self._facts:
             self._facts = facts
-            found = problem_list = facts.problems if facts else ()
-            self.query_one("#problem-list", Static).update(
-                data_words.problem_list(facts) if facts and found else "No problems."
-            )
-            del problem_list
+            words = data_words.problem_list(facts) if facts and facts.problems else "No problems."
+            self.query_one("#problem-list", Static).update(words)
             self._look = None
         self._look_again()
         self._show_tokens()
@@ -168,18 +166,24 @@ class DataScreen(SetupScreen):
         tabs: list[str | tuple[str, str]] = []
         for name, title in _TABS.items():
             chosen = name == view
-            tabs += [(name[0], "bold $accent"), (f" [{title}]" if chosen else f"  {title} ", "bold" if chosen else "$secondary"), "   "]
+            tabs += [
+                (name[0], "bold $accent"),
+                (f" [{title}]" if chosen else f"  {title} ", "bold" if chosen else "$secondary"),
+                "   ",
+            ]
         self.query_one("#tabs", Static).update(Content.assemble(*tabs))
 
     def action_view(self, view: View) -> None:
         """Go to a part of the screen."""
         self._go(view)
-        if view == "files":
-            self.query_one(PathRow).editor.focus()
-        elif view == "row":
-            self.query_one(RowView).focus()
-        else:
-            self.query_one("#problems" if view == "problems" else TokenNumbers).focus()
+        targets: dict[View, Widget] = {
+            "files": self.query_one(PathRow).editor,
+            "row": self.query_one(TokenView),
+            "numbers": self.query_one(TokenNumbers),
+            "problems": self.query_one("#problems"),
+        }
+        # At once: the next key is meant for what is shown then.
+        self.set_focus(targets[view])
 
     def action_problems(self) -> None:
         """Go to the list of problems, or back from it."""
@@ -191,11 +195,13 @@ class DataScreen(SetupScreen):
             self.notify("Every row can be used." if self._facts else "No rows are read yet.")
 
     def submit(self, field: Input) -> None:
-        """Enter in the field of the files goes to the rows first."""
-        if field is self.query_one(PathRow).editor and self._facts is not None:
-            self.action_view("row")
-        else:
+        """Enter in the field of the files goes to the rows first; to the problems if there are no rows for them."""
+        if field is not self.query_one(PathRow).editor or not field.value.strip():
             self.action_next_step()
+        elif self._facts is not None and self._facts.problems and not self._facts.rows and not self._facts.sample:
+            self.action_view("problems")
+        else:
+            self.action_view("row")
 
     # What is named and how it is read.
 
@@ -252,7 +258,7 @@ class DataScreen(SetupScreen):
 
     def on_row_view_asked(self, message: RowView.Asked) -> None:
         """Go to the row that was asked for."""
-        self.query_one(RowView).focus()
+        self.action_view("row")
         if message.answer is None:
             return
         if message.question == "text":
@@ -349,8 +355,14 @@ class DataScreen(SetupScreen):
         draft, view = self.draft, self.query_one(RowView)
         if self._look is None:
             sample = self._facts.sample[0] if self._facts and self._facts.sample and not self._facts.rows else {}
-            pieces = row_look.turn_pieces(sample, frozenset()) if sample else []
-            view.show(RowPage(Content(data_words.no_row(draft)), [Piece("The first row as it is:", "note"), *pieces] if pieces else [], Content("")))
+            pieces = turn_pieces(sample, frozenset()) if sample else []
+            view.show(
+                RowPage(
+                    Content(data_words.no_row(draft)),
+                    [Piece("The first row as it is:", "note"), *pieces] if pieces else [],
+                    Content(""),
+                )
+            )
             return
         waiting = data_words.waiting_for_tokens(draft, warm=self._app.warm is not None)
         learnt = learnt_roles(draft.values, self._facts.form if self._facts else "unknown")
@@ -365,7 +377,7 @@ class DataScreen(SetupScreen):
 
     def _show_tokens(self) -> None:
         if self.is_current:
-            self._figures.follow(self._app.tokens, self.draft)
+            self._figures.follow(self._app.tokens, self.draft.planned)
             self._show_numbers()
 
     def _show_numbers(self) -> None:

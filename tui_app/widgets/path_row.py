@@ -10,6 +10,7 @@ from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
+from core.data.readers import DATA_SUFFIXES, PACKED_SUFFIXES
 from core.spec.problems import Problem
 from core.text import safe
 from tui_app.background import in_thread
@@ -70,7 +71,7 @@ class PathRow(FormRow):
             self.paths = paths
 
     def __init__(
-        self, name: str, title: str, explanation: str, suffixes: tuple[str, ...] = (".jsonl", ".json")
+        self, name: str, title: str, explanation: str, suffixes: tuple[str, ...] = (*DATA_SUFFIXES, *PACKED_SUFFIXES)
     ) -> None:
         self._explanation = explanation
         self._echoes = Echoes()
@@ -84,13 +85,13 @@ class PathRow(FormRow):
     def show(self, values: object, problems: Sequence[Problem], note: str = "") -> None:
         """Nothing: `show_paths` does."""
 
-    def show_paths(self, paths: Sequence[str], problems: Sequence[Problem]) -> None:
-        """Show paths that were set elsewhere, and what is wrong with them."""
+    def show_paths(self, paths: Sequence[str], problems: Sequence[Problem], note: str = "") -> None:
+        """Show paths that were set elsewhere, and what is wrong with them, or else what they are."""
         assert isinstance(self.editor, Input)
         if self._echoes.is_foreign(list(paths)) and split_paths(self.editor.value) != list(paths):
             with self.prevent(Input.Changed):
                 self.editor.value = safe(", ".join(paths))
-        self.tell(problems if paths else [], self._explanation)
+        self.tell(problems if paths else [], (note if paths else "") or self._explanation)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Every key counts."""

@@ -1,108 +1,124 @@
-"""One row of a dataset as a conversation, with what the model learns from; left and right move between rows."""
+"""One row: where it stands, its turns or its tokens, and what is to be said about it; keys go to other rows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
+from textual.message import Message
+from textual.widgets import Input, Static
 
-from core.text import human_count, safe
+from tui_app.widgets.token_view import Piece, TokenView
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-_ROLES = {"system": "System", "developer": "Developer", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-_TRAINED = "+"
-_NARROWEST = 20
+Question = Literal["number", "text"]
+_KEYS = (
+    ("←→", "row"),
+    ("g", "go to"),
+    ("l", "longest"),
+    ("c", "cut"),
+    ("e", "nothing learnt"),
+    ("/", "search"),
+    ("t", "borders"),
+    ("v", "turns"),
+)
 
 
-class RowView(VerticalScroll, can_focus=True):
-    """The rows of a preview, one at a time."""
+@dataclass(frozen=True)
+class RowPage:
+    """What is shown of one row."""
+
+    headline: Content
+    pieces: Sequence[Piece]
+    verdict: Content
+
+
+class _AskInput(Input):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "give_up", show=False)]
+
+    def action_give_up(self) -> None:
+        """Ask nothing."""
+        self.display = False
+        self.post_message(RowView.Asked("text", None))
+
+
+class RowView(Vertical):
+    """One page at a time; who shows pages answers Moved and Asked."""
 
     DEFAULT_CSS = """
     RowView { height: 1fr; min-height: 6; padding: 0 1; border-left: blank; }
-    RowView:focus { border-left: outer $accent; }
-    RowView > Static { height: auto; }
+    RowView:focus-within { border-left: outer $accent; }
+    RowView > #headline, RowView > #verdict, RowView > #row-keys { height: auto; }
+    RowView > #row-keys { color: $secondary; max-height: 2; }
+    RowView > Input, RowView > Input:focus { background: $panel; display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("right,l", "move(1)", "Next row", key_display="←→"),
-        Binding("left", "move(-1)", "Previous row", show=False),
-        Binding("j", "scroll_down", show=False),
-        Binding("k", "scroll_up", show=False),
+        Binding("right", "move(1)", "Row", key_display="←→", tooltip="The next and the previous row"),
+        Binding("left", "move(-1)", show=False),
     ]
+
+    class Moved(Message):
+        """The user wants the row that is so many further."""
+
+        def __init__(self, by: int) -> None:
+            super().__init__()
+            self.by = by
+
+    class Asked(Message):
+        """The user typed the number of a row, or a text to look for; None if nothing after all."""
+
+        def __init__(self, question: Question, answer: str | None) -> None:
+            super().__init__()
+            self.question = question
+            self.answer = answer
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._rows: Sequence[dict[str, Any]] = ()
-        self._total = 0
-        self._trained: frozenset[str] = frozenset()
-        self.at = 0
+        self._question: Question = "number"
 
     def compose(self) -> ComposeResult:
-        """The row."""
-        yield Static(markup=False)
+        """Headline, text, verdict, keys, and a field that comes when it is needed."""
+        yield Static(id="headline", markup=False)
+        yield TokenView()
+        yield Static(id="verdict", markup=False)
+        yield _AskInput(compact=True)
+        keys = [part for key, word in _KEYS for part in ((key, "$accent"), f"\u00a0{word}  ".replace(" ", "\u00a0", 0))]
+        yield Static(Content.assemble(*keys), id="row-keys", markup=False)
 
-    def show(self, rows: Sequence[dict[str, Any]], total: int, trained: frozenset[str]) -> None:
-        """Show rows; `trained` are the roles (also "prompt", "completion", "text") that the loss counts."""
-        if rows is not self._rows:
-            self.at = 0
-        self._rows, self._total, self._trained = rows, total, trained
-        self._draw()
-
-    def on_resize(self) -> None:
-        """Lines wrap anew."""
-        self._draw()
+    def show(self, page: RowPage) -> None:
+        """Show a row."""
+        self.query_one("#headline", Static).update(page.headline)
+        self.query_one(TokenView).show(page.pieces)
+        verdict = self.query_one("#verdict", Static)
+        verdict.update(page.verdict)
+        verdict.display = bool(page.verdict.plain)
 
     def action_move(self, by: int) -> None:
-        """Show the next or the previous row."""
-        if self._rows:
-            self.at = max(0, min(len(self._rows) - 1, self.at + by))
-            self._draw()
-            self.scroll_home(animate=False)
+        """Another row."""
+        self.post_message(self.Moved(by))
 
-    def _draw(self) -> None:
-        static = self.query_one(Static)
-        if not self._rows:
-            static.update("")
-            return
-        of = f"{human_count(self._total)}" if self._total <= len(self._rows) else f"the first {len(self._rows)}"
-        note = f"Row {self.at + 1} of {of}   {_TRAINED} marks what is learnt from"
-        lines = [Content.styled(note, "$secondary")]
-        width = max(_NARROWEST, self.scrollable_content_region.width - 2)
-        for role, text in turns(self._rows[self.at]):
-            learnt = role in self._trained
-            mark = f"{_TRAINED} " if learnt else "  "
-            title = _ROLES.get(role, safe(role).capitalize())
-            lines.append(Content.styled(f"{mark}{title}", "bold $accent" if learnt else "bold $secondary"))
-            wrapped = [part for line in text.split("\n") for part in Content(safe(line)).wrap(width)]
-            # Every line has its mark, so that also the middle of a long turn can be told.
-            lines += [Content.assemble((mark, "$accent"), line.rstrip()) for line in wrapped]
-        static.update(Content("\n").join(lines))
+    def ask(self, question: Question) -> None:
+        """Have a number or a text typed."""
+        self._question = question
+        field = self.query_one(_AskInput)
+        words = {"number": "number of the row", "text": "text to look for, in this row's and the following ones"}
+        field.placeholder = words[question]
+        field.value = ""
+        field.display = True
+        self.screen.set_focus(field)
 
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """It concerns nobody yet."""
+        event.stop()
 
-def turns(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """The row as (role, text) in order; a prompt or completion of messages becomes its messages."""
-    found: list[tuple[str, str]] = []
-    for name in ("messages", "prompt", "completion", "text"):
-        value = row.get(name)
-        if isinstance(value, str):
-            found.append((name, value))
-        elif isinstance(value, list):
-            found += [_message(entry) for entry in value]
-    return found or [(name, value if isinstance(value, str) else _json(value)) for name, value in row.items()]
-
-
-def _message(entry: Any) -> tuple[str, str]:
-    if not isinstance(entry, dict):
-        return "?", _json(entry)
-    content = entry.get("content")
-    return str(entry.get("role", "?")), content if isinstance(content, str) else _json(content)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter takes what was typed."""
+        event.stop()
+        event.input.display = False
+        self.post_message(self.Asked(self._question, event.value.strip() or None))

@@ -1,0 +1,79 @@
+"""What the counted tokens say about the draft's run: worked out beside the screen, which never waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from textual.widget import Widget
+
+from tui_app.background import in_thread
+
+if TYPE_CHECKING:
+    from core.data.token_statistics import Batching, TokenStatistics
+    from core.spec.run_spec import RunSpec
+    from tui_app.token_passes import TokenState
+
+_AT_ONCE = 20_000
+"""Rows whose figures take a few milliseconds."""
+
+
+class TokenFigures:
+    """Figures that follow the counting and the options; the last ones stay until there are newer ones."""
+
+    def __init__(self, owner: Widget, tell: Callable[[], None]) -> None:
+        self._owner, self._tell = owner, tell
+        self.found: TokenStatistics | None = None
+        self._wanted: tuple[TokenState, Batching] | None = None
+        self._working = False
+
+    def rows(self, which: str) -> tuple[int, ...]:
+        """The rows of one list of the figures: longest, truncated_rows or untrained_rows."""
+        return getattr(self.found, which) if self.found is not None else ()
+
+    def follow(self, state: TokenState | None, spec: RunSpec | None) -> None:
+        """Work out what these counts mean for this spec."""
+        if state is None or not state.counted or spec is None:
+            self.found = self._wanted = None
+            return
+        wanted = state, batching_of(spec)
+        if wanted == self._wanted:
+            return
+        if self._wanted is not None and self._wanted[0].task != state.task:
+            self.found = None
+        self._wanted = wanted
+        if len(state.counts) <= _AT_ONCE:
+            self._work_out(*wanted)
+        elif not self._working:
+            self._working = True
+            self._owner.run_worker(self._keep_up(), group="figures")
+
+    def _work_out(self, state: TokenState, batching: Batching) -> None:
+        from core.data.token_statistics import statistics
+
+        self.found = statistics(state.counts, batching)
+
+    async def _keep_up(self) -> None:
+        """Work until nothing newer is wanted."""
+        try:
+            done: Any = None
+            while self._wanted is not None and self._wanted != done:
+                done = self._wanted
+                await in_thread(lambda wanted=done: self._work_out(*wanted))  # type: ignore[misc]
+                self._tell()
+        finally:
+            self._working = False
+
+
+def batching_of(spec: RunSpec) -> Batching:
+    """How a spec makes steps of rows."""
+    from core.data.token_statistics import Batching
+
+    return Batching(
+        max_length=spec.max_length,
+        batch_size=spec.per_device_train_batch_size,
+        accumulation=spec.gradient_accumulation_steps,
+        packing=spec.packing_strategy if spec.packing else None,
+        held_out_share=spec.test_split_size or 0.0,
+        keep_end=spec.extra_arguments.get("truncation_mode") == "keep_end",
+    )
