@@ -75,3 +75,39 @@ def switch_price(draft: Draft, name: str, *, on: bool) -> str:
     if not delta:
         return ""
     return f"on: {in_words(-delta)}." if on else f"on: {in_words(delta)}."
+
+
+def option_price(draft: Draft, name: str) -> str:
+    """What other values of an option would cost or save, or what is set does; nothing where memory does not tell."""
+    value = value_of(draft.values, name)
+    if name in _SWITCHES:
+        return switch_price(draft, name, on=value is True)
+    if name in _LISTS and value:
+        return _told("without", difference(draft, {name: None if name in _OPTIONAL else []}))
+    variants = {label: changes for label, changes in _variants(name, value).items() if changes[name] != value}
+    return " ".join(filter(None, (_told(label, difference(draft, changes)) for label, changes in variants.items())))
+
+
+_SWITCHES = ("use_dora", "sftui.train_vision")
+_OPTIONAL = ("lora_modules_to_save", "lora_target_parameters")
+_LISTS = (*_OPTIONAL, "sftui.skip_modules")
+
+
+def _variants(name: str, value: Any) -> dict[str, dict[str, Any]]:
+    """Other values that one may think of, by what they are called."""
+    if name == "lora_r" and isinstance(value, int) and 1 <= value <= 2048:
+        return {f"{rank}:": {name: rank} for rank in (value // 2, value * 2) if rank}
+    if name == "lora_target_modules":
+        return {"all-linear:": {name: "all-linear"}, "q_proj, v_proj:": {name: ["q_proj", "v_proj"]}}
+    if name == "lora_modules_to_save":
+        return {"embed_tokens:": {name: ["embed_tokens"]}, "lm_head:": {name: ["lm_head"]}}
+    if name == "sftui.skip_modules":
+        return {"down_proj:": {name: ["down_proj"]}}
+    if name == "dtype":
+        return {f"{dtype}:": {name: dtype} for dtype in ("bfloat16", "float32")}
+    return {}
+
+
+def _told(label: str, delta: int | None) -> str:
+    words = in_words(delta)
+    return f"{label} {words}." if words else ""

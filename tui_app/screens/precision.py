@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Label, Static
+from textual.widgets import Input, Label, Static
 
+from core.models.attention import attention_choices
 from core.spec.build import value_of
 from core.spec.presets import PRESETS
 from core.spec.problems import Problem
+from core.spec.run_spec import options
 from core.text import human_bytes, shorten
-from tui_app.prices import WeightSizes, switch_price
+from tui_app.prices import WeightSizes, option_price, switch_price
 from tui_app.setup_screen import InfoPane, SetupScreen
+from tui_app.widgets.attention_row import AttentionRow
 from tui_app.widgets.editors import ChoiceEditor
+from tui_app.widgets.path_row import PathSuggester
 from tui_app.widgets.plan_panel import PlanPanel
-from tui_app.widgets.spec_form import FormRow, SpecForm, row_id
+from tui_app.widgets.spec_form import FormRow, OptionRow, SpecForm, row_id
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+    from core.devices.gpu import GpuSnapshot
+    from core.memory.plan import Plan
     from tui_app.draft import Draft
 
 _QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -30,7 +36,16 @@ _QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "nf4": ("4-bit NF4", {"load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4"}),
     "fp4": ("4-bit FP4", {"load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "fp4"}),
 }
-_ADAPTER_OPTIONS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora", "use_dora")
+_ADAPTER_OPTIONS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+_MORE_ADAPTER_OPTIONS = (
+    "use_rslora",
+    "use_dora",
+    "sftui.init_lora_weights",
+    "lora_modules_to_save",
+    "lora_target_parameters",
+)
+_START = "sftui.start_from_adapter"
+_DECIDED = "The adapter to start from decides this."
 
 
 class QuantizationRow(FormRow):
@@ -113,18 +128,26 @@ class PrecisionScreen(SetupScreen):
         with VerticalScroll(classes="panes", can_focus=False):
             with VerticalScroll(classes="pane first", can_focus=False):
                 yield Label("", id="method", classes="question", markup=False)
+                yield Static("", id="trained", markup=False)
                 yield SpecForm(
                     [
                         "#Base model",
                         QuantizationRow(),
                         "use_bnb_nested_quant",
                         "dtype",
-                        "attn_implementation",
+                        AttentionRow(),
                         DeviceRow(),
                         "#Adapters",
                         "use_peft",
                         *_ADAPTER_OPTIONS,
+                        "#More of adapters",
+                        _start_row(),
+                        *_MORE_ADAPTER_OPTIONS,
+                        "sftui.train_vision",
+                        "#More of precision",
+                        "sftui.skip_modules",
                         "bnb_4bit_quant_storage",
+                        "sftui.allow_hub_kernels",
                     ]
                 )
             with InfoPane(classes="pane second cost"):
@@ -134,22 +157,39 @@ class PrecisionScreen(SetupScreen):
     def show_draft(self, draft: Draft) -> None:
         """Show the options with their reasons and prices, and the parts of the memory."""
         values = draft.values
-        four_bit = value_of(values, "load_in_4bit") is True
-        hidden: list[str] = [] if four_bit else ["use_bnb_nested_quant", "bnb_4bit_quant_storage"]
-        if value_of(values, "use_peft") is not True:
-            hidden += _ADAPTER_OPTIONS
         notes = self.reasons(draft)
         notes["quantization"] = _in_words(self._sizes.of(draft))
-        notes["use_bnb_nested_quant"] = switch_price(
-            draft, "use_bnb_nested_quant", on=value_of(values, "use_bnb_nested_quant") is True
+        for name in ("use_bnb_nested_quant", "use_peft"):
+            notes[name] = switch_price(draft, name, on=value_of(values, name) is True)
+        decided = [*_ADAPTER_OPTIONS, *_MORE_ADAPTER_OPTIONS] if value_of(values, _START) is not None else []
+        notes |= {name: notes.get(name) or _DECIDED for name in decided}
+        focused = self._focused_option
+        if focused is not None and focused not in (*decided, "use_bnb_nested_quant", "use_peft"):
+            said = notes.get(focused) or options()[focused].help
+            notes[focused] = f"{said} {option_price(draft, focused)}".rstrip()
+        allowed = value_of(values, "sftui.allow_hub_kernels")
+        self.query_one(AttentionRow).kernels = attention_choices(
+            _chosen_gpu(draft),
+            draft.model.architecture if draft.model else None,
+            [str(kernel) for kernel in allowed] if isinstance(allowed, list | tuple) else [],
         )
-        notes["use_peft"] = switch_price(draft, "use_peft", on=value_of(values, "use_peft") is True)
         self.query_one(DeviceRow).devices = {
             str(gpu.index): f"GPU {gpu.index} {gpu.name}" for gpu in (draft.gpus.gpus if draft.gpus else ())
         }
-        self.query_one(SpecForm).show(values, draft.problems_of("precision"), notes, hidden=hidden)
+        self.query_one(SpecForm).show(values, draft.problems_of("precision"), notes, hidden=_hidden(draft))
         self.query_one(PlanPanel).show_plan(draft.plan)
         self.query_one("#method", Label).update(f"Method: {_method(draft)}")
+        self.query_one("#trained", Static).update(_trained(draft.plan))
+
+    @property
+    def _focused_option(self) -> str | None:
+        """The option of the row that one is on."""
+        row = next((row for row in self.query(OptionRow) if row.has_pseudo_class("focus-within")), None)
+        return row.option.name if row is not None else None
+
+    def on_descendant_focus(self) -> None:
+        """Tell the price of the option that one has come to; that of the one before goes."""
+        self.show_draft(self.draft)
 
     def action_preset(self, name: str) -> None:
         """Set all options of a preset; model, data and the run's own names stay."""
@@ -157,6 +197,44 @@ class PrecisionScreen(SetupScreen):
         self.change(dict(preset.values))
         # A toast would cover the memory bar just when it moves.
         self.query_one("#help-line", Static).update(f"Preset {preset.title}: {preset.help}")
+
+
+def _chosen_gpu(draft: Draft) -> GpuSnapshot | None:
+    uuid = draft.plan.device.uuid if draft.plan else None
+    return next((gpu for gpu in (draft.gpus.gpus if draft.gpus else ()) if gpu.uuid == uuid), None)
+
+
+def _start_row() -> OptionRow:
+    row = OptionRow(options()[_START])
+    assert isinstance(row.editor, Input)
+    row.editor.suggester = PathSuggester()
+    return row
+
+
+def _hidden(draft: Draft) -> list[str]:
+    """The options that would do nothing."""
+    values = draft.values
+    four_bit = value_of(values, "load_in_4bit") is True
+    hidden: list[str] = [] if four_bit else ["use_bnb_nested_quant", "bnb_4bit_quant_storage"]
+    if not four_bit and value_of(values, "load_in_8bit") is not True:
+        hidden.append("sftui.skip_modules")
+    if value_of(values, "use_peft") is not True:
+        hidden += [*_ADAPTER_OPTIONS, *_MORE_ADAPTER_OPTIONS, _START]
+    if draft.model is None or not draft.model.architecture.vision:
+        hidden.append("sftui.train_vision")
+    return hidden
+
+
+def _trained(plan: Plan | None) -> str:
+    memory = plan.memory if plan else None
+    if memory is None:
+        return ""
+    source = "exact" if memory.exact else "as its files tell"
+    total = f"of {memory.total_parameters:,} parameters"
+    if memory.trainable_parameters is None:
+        return f"Trains some {total} ({source}): how many is known when its modules are"
+    share = 100 * memory.trainable_parameters / memory.total_parameters if memory.total_parameters else 0
+    return f"Trains {memory.trainable_parameters:,} {total} ({source}), {share:.3g} %"
 
 
 def _method(draft: Draft) -> str:

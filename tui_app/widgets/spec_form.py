@@ -219,6 +219,13 @@ class SpecForm(Vertical):
             own = [problem for problem in problems if row.concerns(problem.field)]
             row.show(values, own, told.get(row.id or "", ""))
             row.display = row.id not in hidden_rows or bool(own)
+        # From the last to the first: a heading over nothing goes too.
+        below = False
+        for child in reversed(self.children):
+            if child.has_class("heading"):
+                child.display, below = below, False
+            else:
+                below = below or child.display
 
     def row(self, name: str) -> FormRow:
         """The row of one option."""
