@@ -65,6 +65,8 @@ def _batches(file: Path, head: bytes) -> Iterator[tuple[Any, float]]:
 
 
 def _sliced(batch: Any) -> Iterator[Any]:
+    # A damaged file may point anywhere, and Arrow would follow.
+    batch.validate(full=True)
     for start in range(0, batch.num_rows, _BATCH_ROWS):
         yield batch.slice(start, _BATCH_ROWS)
 
