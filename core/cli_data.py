@@ -9,8 +9,8 @@ from typing import Any
 
 from core.data.check import check
 from core.data.facts import DataFacts, Progress
-from core.data.request import CheckRequest, Source, training_request
-from core.data.rows import KIND_TITLES
+from core.data.request import CheckRequest, Source, held_out_request, training_request
+from core.data.rows import KIND_TITLES, DataProblem
 from core.data.token_statistics import Batching, TokenCounts, TokenStatistics, statistics
 from core.data.tokenizing_options import counts_file, tokenizing_options
 from core.errors import SftuiError
@@ -27,6 +27,7 @@ _LINE = 78
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     request: CheckRequest
+    held_out: CheckRequest | None
     spec: RunSpec
     """With the defaults of all that was not said."""
 
@@ -37,14 +38,15 @@ def show_data(options: argparse.Namespace) -> bool:
     meter = _Meter()
     try:
         facts = check(wanted.request, meter.progress)
+        held_out = check(wanted.held_out, meter.progress) if wanted.held_out else None
         counted = _count_tokens(facts, wanted.spec, options.model, meter) if options.model else None
     finally:
         meter.clear()
     if options.json:
-        print(json.dumps(_as_json(facts, counted), indent=2))
+        print(json.dumps(_as_json(facts, held_out, counted), indent=2))
     else:
-        print("\n".join(map(safe, _as_lines(facts, counted))))
-    return facts.rows > 0 and facts.bad_rows == 0
+        print("\n".join(map(safe, _as_lines(facts, held_out, counted))))
+    return all(one.rows > 0 and one.bad_rows == 0 for one in (facts, held_out) if one is not None)
 
 
 def _wanted(options: argparse.Namespace) -> _Wanted:
@@ -53,17 +55,18 @@ def _wanted(options: argparse.Namespace) -> _Wanted:
     from core.spec.yaml_file import check_source
 
     first = options.sources[0]
-    model = {"model_name_or_path": options.model or "model"}
     if len(options.sources) == 1 and (Path(first).suffix in (".yaml", ".yml") or first in PRESETS):
-        checked = check_source(first, model if options.model else {})
+        checked = check_source(first, {"model_name_or_path": options.model} if options.model else {})
         # What is wrong with the rest of the spec does not matter to its data.
         errors = tuple(problem for problem in checked.problems if problem.level == "error")
         if checked.spec is None or any(problem.field.startswith(("datasets", "sftui.columns")) for problem in errors):
             raise SpecError(errors)
-        return _Wanted(training_request(checked.spec), checked.spec)
+        return _Wanted(training_request(checked.spec), held_out_request(checked.spec), checked.spec)
     sources = [Source(source, name=options.name, split=options.split) for source in options.sources]
     datasets = [DatasetSource(path=source) for source in options.sources]
-    return _Wanted(CheckRequest(tuple(sources)), RunSpec(**model, datasets=datasets))
+    return _Wanted(
+        CheckRequest(tuple(sources)), None, RunSpec(model_name_or_path=options.model or "model", datasets=datasets)
+    )
 
 
 def _count_tokens(facts: DataFacts, spec: RunSpec, model: str, meter: "_Meter") -> TokenStatistics | None:
@@ -97,7 +100,7 @@ def _ask(store: Path, rows: int, question: dict[str, Any], meter: "_Meter") -> T
     return counts
 
 
-def _as_json(facts: DataFacts, counted: TokenStatistics | None) -> dict[str, Any]:
+def _as_json(facts: DataFacts, held_out: DataFacts | None, counted: TokenStatistics | None) -> dict[str, Any]:
     return {
         "format": facts.form,
         "format_name": facts.format_name,
@@ -108,25 +111,32 @@ def _as_json(facts: DataFacts, counted: TokenStatistics | None) -> dict[str, Any
         "bad_rows": facts.bad_rows,
         "duplicates": facts.duplicates,
         "counts": dict(facts.counts_by_kind),
-        "problems": [
-            {
-                "file": str(problem.file),
-                "line": problem.line,
-                "column": problem.column,
-                "kind": problem.kind,
-                "level": problem.level,
-                "message": f"{problem.message} {problem.fix}",
-            }
-            for problem in facts.problems
-        ],
+        "problems": [_told(problem) for problem in facts.problems],
         "report": str(facts.report) if facts.report else None,
         "sources": [
             {"label": source.label, "files": list(map(str, source.files)), "rows": source.rows, "used": source.used}
             for source in facts.sources
         ],
         "content_hash": facts.content_hash,
+        "held_out": _held_out(held_out) if held_out else None,
         "tokens": _tokens(counted) if counted else None,
     }
+
+
+def _told(problem: DataProblem) -> dict[str, Any]:
+    return {
+        "file": str(problem.file),
+        "line": problem.line,
+        "column": problem.column,
+        "kind": problem.kind,
+        "level": problem.level,
+        "message": f"{problem.message} {problem.fix}",
+    }
+
+
+def _held_out(facts: DataFacts) -> dict[str, Any]:
+    problems = [_told(problem) for problem in facts.problems]
+    return {"format": facts.form, "rows": facts.rows, "bad_rows": facts.bad_rows, "problems": problems}
 
 
 def _tokens(counted: TokenStatistics) -> dict[str, Any]:
@@ -142,7 +152,7 @@ def _tokens(counted: TokenStatistics) -> dict[str, Any]:
     }
 
 
-def _as_lines(facts: DataFacts, counted: TokenStatistics | None) -> list[str]:
+def _as_lines(facts: DataFacts, held_out: DataFacts | None, counted: TokenStatistics | None) -> list[str]:
     lines = [f"{facts.form}: {facts.format_name}; {facts.reason}"]
     lines += [f"columns  {slot} = {column}" for slot, column in facts.mapping.to_dict().items()]
     if facts.form == "unknown":
@@ -158,9 +168,12 @@ def _as_lines(facts: DataFacts, counted: TokenStatistics | None) -> list[str]:
         share = f"{counted.truncated_share:.1%}"
         lines.append(f"cut      {counted.truncated:,} rows ({share}); {counted.dropped:,} have nothing to learn from")
         lines += [f"refused  row {row.index + 1:,}: {row.message}" for row in counted.refused[:1]]
+    if held_out is not None:
+        lines.append(f"held out {held_out.rows:,} good, {held_out.bad_rows:,} bad, {held_out.form}")
     counts = sorted(facts.counts_by_kind.items(), key=lambda item: -item[1])
     lines += [f"{count:>8,} {KIND_TITLES[kind]}" for kind, count in counts]
-    lines += [f"{'' if one.level == 'error' else 'warning  '}{one}" for one in facts.problems[:_SHOWN]]
+    shown = [*facts.problems[:_SHOWN], *(held_out.problems[:_SHOWN] if held_out else ())]
+    lines += [f"{'' if one.level == 'error' else 'warning  '}{one}" for one in shown]
     if sum(facts.counts_by_kind.values()) > _SHOWN:
         lines.append(f"all of them: {facts.report}")
     return lines

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -11,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-import orjson
 
 from core.data.facts import DataFacts, Progress
 from core.data.readers import read_rows
@@ -112,7 +111,7 @@ def _run_pass(
                 before += file.size
             rows.end()
         facts = rows.finish()
-    (folder / _FACTS_NAME).write_bytes(orjson.dumps(facts.to_json()))
+    (folder / _FACTS_NAME).write_text(json.dumps(facts.to_json()))
     taken = time.monotonic() - began
     progress(Progress(total, total, facts.rows, rows.problems, total / max(taken, 1e-9)))
 
@@ -127,12 +126,12 @@ def _key(request: CheckRequest, sources: Sequence[SourceFiles], files: Sequence[
         ]
         for source, group in zip(sources, files, strict=True)
     ]
-    return hashlib.sha256(orjson.dumps([_VERSION, request.columns, parts])).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_VERSION, request.columns, parts]).encode()).hexdigest()[:32]
 
 
 def _read(folder: Path) -> DataFacts | None:
     try:
-        facts = DataFacts.from_json(orjson.loads((folder / _FACTS_NAME).read_bytes()))
+        facts = DataFacts.from_json(json.loads((folder / _FACTS_NAME).read_bytes()))
         RowStore.open(folder).close()
         # Used just now: not to be cleared away.
         os.utime(folder / _FACTS_NAME)

@@ -1,8 +1,8 @@
 """Everything that is wrong with a dataset: all of it in a file, counted by kind, and the first of it at hand."""
 
+import json
 from collections import Counter
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -29,7 +29,7 @@ class ProblemReport:
         if len(kept) < SHOWN_PROBLEMS:
             kept.append(problem)
         told = {name: getattr(problem, name) for name in ("line", "column", "kind", "level", "message", "fix")}
-        self._opened.write(orjson.dumps({"file": _text(problem.file), **told}) + b"\n")
+        self._opened.write(_line({"file": str(problem.file), **told}))
 
     @property
     def first(self) -> tuple[DataProblem, ...]:
@@ -37,6 +37,9 @@ class ProblemReport:
         return tuple((self._errors + self._warnings)[:SHOWN_PROBLEMS])
 
 
-def _text(file: Path) -> str:
-    # A file's name may hold bytes that are not UTF-8.
-    return str(file).encode("utf-8", "replace").decode()
+def _line(told: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(told) + b"\n"
+    except TypeError:
+        # Names of files, and what stands in them, may hold what is not Unicode.
+        return json.dumps(told).encode() + b"\n"

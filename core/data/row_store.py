@@ -85,7 +85,8 @@ def write_store(folder: Path, sources: Sequence[StoredSource]) -> None:
         }
         for source in sources
     ]
-    (folder / STORE_NAME).write_bytes(orjson.dumps(told))
+    # Not orjson: the name of a file may hold bytes that are not UTF-8.
+    (folder / STORE_NAME).write_text(json.dumps(told))
 
 
 class RowStore:
@@ -103,7 +104,7 @@ class RowStore:
     def open(cls, folder: Path) -> "RowStore":
         """The store in a folder. Raises SftuiError if it is gone, or a file changed since it was read."""
         try:
-            told = orjson.loads((folder / STORE_NAME).read_bytes())
+            told = json.loads((folder / STORE_NAME).read_bytes())
             sources = [
                 StoredSource(
                     source["rows"],
