@@ -64,9 +64,9 @@ class AttentionRow(FormRow):
         value = value_of(values, _FIELD)
         chosen = _AUTO if value is None else str(value)
         labels = {_AUTO: "auto"} | {kernel.name: kernel.name for kernel in self.kernels if _is_offered(kernel)}
-        # An emptied field is still the field one types a name into.
-        is_typing = self.has_class("-hub") and value is None and self._kernel.has_focus
-        is_hub = "/" in chosen or is_typing or (self._is_hub_chosen and value is None)
+        # Half a name, or none yet, is still typed into the field.
+        is_half = value is None or chosen not in {kernel.name for kernel in self.kernels}
+        is_hub = "/" in chosen or (self._is_hub_chosen and is_half)
         if is_hub or any("/" in kernel.name and (kernel.available or kernel.how_to_get) for kernel in self.kernels):
             labels[_HUB] = "a kernel of the hub"
         if not is_hub and chosen not in labels:
@@ -74,7 +74,7 @@ class AttentionRow(FormRow):
         assert isinstance(self.editor, ChoiceEditor)
         self.editor.show(_HUB if is_hub else chosen, labels)
         self.set_class(is_hub, "-hub")
-        typed = chosen if "/" in chosen else ""
+        typed = "" if value is None else chosen
         if is_hub and self._echoes.is_foreign(typed) and self._kernel.value != typed:
             with self.prevent(Input.Changed):
                 self._kernel.value = safe(typed)
