@@ -40,7 +40,7 @@ def test_it_answers_in_order_and_then_takes_the_run(
     assert inventory.model_type == "llama"
     assert any(parameter.quantizable and parameter.adaptable for parameter in inventory.parameters)
 
-    with pytest.raises(SftuiError, match="cannot be built"):
+    with pytest.raises(SftuiError, match="Not a model folder"):
         warm.ask(question(tmp_path))
     with pytest.raises(SftuiError, match="no answer to 'the way'"):
         warm.ask({"ask": "the way"})
