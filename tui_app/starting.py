@@ -29,3 +29,15 @@ def start(spec: RunSpec, plan: Plan | None, warm: WarmRunner | None) -> RunFolde
         if warm is not None:
             warm.close()
     return folder
+
+
+def resume(folder: RunFolder, step: int | None = None) -> None:
+    """Go on with a run that has ended, from its newest checkpoint or that of `step`.
+
+    Raises SftuiError, DamagedCheckpointError or OSError.
+    """
+    from core.runs import launch
+    from core.runs.checkpoints import checkpoint_to_resume
+
+    checkpoint_to_resume(folder, step)
+    launch.start_run(folder, step)

@@ -15,6 +15,14 @@ MANIFEST = "committed.json"
 _BESIDE = ".partial"
 
 
+class DamagedCheckpointError(SftuiError):
+    """The checkpoint to go on from is damaged; `good_step` is that of the next older whole one, 0 without any."""
+
+    def __init__(self, title: str, message: str, hint: str, good_step: int) -> None:
+        super().__init__(title, message, hint)
+        self.good_step = good_step
+
+
 @dataclass(frozen=True, slots=True)
 class Damage:
     """A file of a committed checkpoint that is not what was committed."""
@@ -127,8 +135,8 @@ def find_damage(checkpoint: Path) -> Damage | None:
 def checkpoint_to_resume(folder: RunFolder, step: int | None = None) -> Path | None:
     """The checkpoint that a run goes on from: the newest, or that of `step`; None without any, or for step 0.
 
-    Raises SftuiError that names the damaged file and the next older checkpoint that is good, or that there is no
-    checkpoint of the step. Half checkpoints were never committed, and are passed over.
+    Raises DamagedCheckpointError that names the damaged file and offers the next older checkpoint that is good;
+    SftuiError if there is no checkpoint of the step. Half checkpoints were never committed, and are passed over.
     """
     steps = {step_of(path): path for path in folder.checkpoints.glob("checkpoint-*") if (path / MANIFEST).exists()}
     if step == 0:
@@ -143,15 +151,10 @@ def checkpoint_to_resume(folder: RunFolder, step: int | None = None) -> Path | N
     if damage is None:
         return chosen
     older = [path for number, path in sorted(steps.items(), reverse=True) if number < step_of(chosen)]
-    good = next((path for path in older if find_damage(path) is None), None)
-    begin = f"`sftui resume {folder.id} --from "
-    raise SftuiError(
-        "The checkpoint is damaged",
-        f"{damage}.",
-        f"{begin}{step_of(good)}` goes on from {good.name}, the newest that is whole."
-        if good
-        else f"No other checkpoint is whole: `{begin[1:]}0` begins anew.",
-    )
+    good = next((step_of(path) for path in older if find_damage(path) is None), 0)
+    words = f"goes on from step {good:,}, the newest that is whole" if good else "begins anew: no other one is whole"
+    hint = f"`sftui resume {folder.id} --from {good}` {words}."
+    raise DamagedCheckpointError("The checkpoint is damaged", f"{damage}.", hint, good)
 
 
 def step_of(checkpoint: Path) -> int:

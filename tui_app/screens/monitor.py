@@ -5,21 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from textual import work
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from core.errors import SftuiError
-from core.runs.commands import send
 from core.runs.state import RunState, status
 from tui_app import messages
-from tui_app.background import in_thread
-from tui_app.dialogs.confirm import ConfirmDialog
-from tui_app.follow import RunFollower
-from tui_app.notes import Sent, note_lines, notice
+from tui_app.notes import note_lines, notice
+from tui_app.run_keys import RunKeys
 from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.log_tail import LogTail
 from tui_app.widgets.metric_chart import MetricChart
@@ -31,7 +25,6 @@ from tui_app.widgets.step_header import StepHeader
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from core.runs.events import Command
     from core.runs.folder import RunFolder
 
 VIEWS = (("chart", "Loss"), ("machine", "Machine"), ("answers", "Answers"), ("notes", "Choices"), ("log", "Log"))
@@ -40,7 +33,7 @@ ROOMY = (100, 30)
 _DRAW_SECONDS = 1.0
 
 
-class MonitorScreen(Screen[None]):
+class MonitorScreen(RunKeys):
     """One run, live or ended. It only reads; the run does not notice."""
 
     CSS_PATH = "monitor.tcss"
@@ -50,8 +43,6 @@ class MonitorScreen(Screen[None]):
         "the bright line their mean."
     )
     BINDINGS = [
-        Binding("c", "checkpoint", "Checkpoint", tooltip="Write a checkpoint now"),
-        Binding("s", "stop", "Stop and save", tooltip="Stop after this step and save; twice: stop at once"),
         Binding("l", "log", "Log", tooltip="Show or hide the log"),
         Binding("v", "view(1)", "Next view", tooltip="Show the next view (small terminals)"),
         Binding("right", "view(1)", "Next view", show=False),
@@ -61,17 +52,12 @@ class MonitorScreen(Screen[None]):
     ]
 
     def __init__(self, folder: RunFolder) -> None:
-        super().__init__()
-        self.folder = folder
-        self.state = RunState()
-        self.alive = False
+        super().__init__(folder)
         self.view = "chart"
         self._drawn_steps = 0
         self._drawn_from = 0
         self._dirty = False
         self._notes: list[Content] = []
-        self._sent: Sent | None = None
-        self._follower = RunFollower(self, folder)
 
     def compose(self) -> ComposeResult:
         """Lay out the panes; which of them show depends on the room."""
@@ -121,10 +107,10 @@ class MonitorScreen(Screen[None]):
     def on_run_updated(self, message: messages.RunUpdated) -> None:
         """Keep the state; it is drawn at the next second, the first one and the end at once."""
         first = self.state.last_seq == 0
-        ended = (self.state.outcome is None) != (message.state.outcome is None) or self.alive != message.alive
+        before = status(self.state, alive=self.alive)
         self.state, self.alive = message.state, message.alive
         self._dirty = True
-        if first or ended:
+        if first or before != status(self.state, alive=self.alive):
             self._draw()
             self.refresh_bindings()
 
@@ -176,11 +162,9 @@ class MonitorScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only what can be done now."""
-        if action in ("checkpoint", "stop"):
-            return self.alive and self.state.outcome is None
         if action == "view":
             return self.compact
-        return True
+        return super().check_action(action, parameters)
 
     def action_view(self, by: int) -> None:
         """Show the next or previous view."""
@@ -225,47 +209,3 @@ class MonitorScreen(Screen[None]):
     def action_new(self) -> None:
         """Set up another run."""
         self.post_message(messages.StepRequested("model"))
-
-    def action_checkpoint(self) -> None:
-        """Ask for a checkpoint now."""
-        self._send("checkpoint")
-
-    def action_stop(self) -> None:
-        """Ask whether to stop; while it is stopping, whether to stop at once."""
-        stopping = self.state.stop_requested or (self._sent is not None and self._sent.command == "stop")
-        if stopping:
-            dialog = ConfirmDialog(
-                "Stop at once?",
-                "The run is already stopping and saving. Stopping at once saves nothing more: what was learned since "
-                "the last checkpoint is lost.",
-                "Stop at once",
-                "Let it save",
-            )
-        else:
-            dialog = ConfirmDialog(
-                "Stop this run?",
-                "It finishes its step, saves a checkpoint and ends.",
-                "Stop and save",
-                "Let it run",
-            )
-        command: Command = "stop_now" if stopping else "stop"
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._send(command)
-
-        self.app.push_screen(dialog, answered)
-
-    def _send(self, command: Command) -> None:
-        self._sent = Sent(command, len(self.state.checkpoints))
-        self._tick()
-        self._deliver(self._sent)
-
-    @work(group="commands")
-    async def _deliver(self, sent: Sent) -> None:
-        try:
-            sent.id = await in_thread(lambda: send(self.folder, sent.command))
-        except (SftuiError, OSError) as error:
-            self._sent = None
-            self.post_message(messages.ErrorRaised(error))
-        self._tick()

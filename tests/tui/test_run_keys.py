@@ -1,0 +1,118 @@
+"""Pausing, freeing the device, going on and resuming by keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.runs import events
+from core.runs.checkpoints import DamagedCheckpointError
+from core.runs.folder import RunFolder
+from tests.tui.helpers import add, alive, begin, home_in, shown, steps, until, until_shown, write_run
+from tui_app import run_keys
+from tui_app.app import SftuiApp
+
+SIZE = (120, 40)
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home_in(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def resumed(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """The steps that runs were resumed from."""
+    found: list[int | None] = []
+    monkeypatch.setattr(run_keys, "resume", lambda _folder, step: found.append(step))
+    return found
+
+
+def watching(folder: RunFolder) -> SftuiApp:
+    return SftuiApp(open_screen="monitor", run=folder, warm=False)
+
+
+def asked(folder: RunFolder) -> list[str]:
+    if not folder.commands_file.exists():
+        return []
+    return [json.loads(line)["command"] for line in folder.commands_file.read_text().splitlines()]
+
+
+async def test_p_pauses_and_p_goes_on(resumed: list[int | None]) -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9)])
+    with alive(folder):
+        async with watching(folder).run_test(size=SIZE) as pilot:
+            await until_shown(pilot, "step 9 of 100", "p Pause")
+            await pilot.press("p")
+            await until(pilot, lambda: asked(folder) == ["pause"])
+            await until_shown(pilot, "Asked the runner: pause")
+            add(folder, [events.RunPaused(9, "by request")])
+            await until_shown(pilot, "‖ paused: by request", "p Go on")
+            assert "p Pause" not in shown(pilot.app)
+            await pilot.press("p")
+            await until(pilot, lambda: asked(folder) == ["pause", "continue"])
+            add(folder, [events.RunContinued(9, 3.0)])
+            await until_shown(pilot, "[training", "p Pause")
+    assert resumed == []
+
+
+async def test_a_run_that_waits_for_the_disk_says_what_it_waits_for() -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9)])
+    with alive(folder):
+        async with watching(folder).run_test(size=SIZE) as pilot:
+            await until_shown(pilot, "step 9 of 100")
+            add(folder, [events.RunPaused(9, "The disk is full", "checkpoint-9 is not saved yet.")])
+            await until_shown(pilot, "‖ paused: The disk is full", "checkpoint-9 is not saved yet.")
+
+
+async def test_capital_p_frees_the_device_and_p_resumes(resumed: list[int | None]) -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9)])
+    async with watching(folder).run_test(size=SIZE) as pilot:
+        with alive(folder):
+            await until_shown(pilot, "step 9 of 100")
+            await pilot.press("P")
+            await until(pilot, lambda: asked(folder) == ["release"])
+            add(folder, [events.RunStopped(9, "checkpoints/checkpoint-9", "paused", 5.0, released=True)])
+        await until_shown(pilot, "‖ Paused, its device is free", "p Go on")
+        await pilot.press("p")
+        await until(pilot, lambda: resumed == [None])
+
+
+@pytest.mark.parametrize("happened", [[], [events.RunStopped(9, None, "by request", 5.0)]])
+async def test_r_resumes_what_was_stopped_or_killed(resumed: list[int | None], happened: list[events.Event]) -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9), *happened])
+    async with watching(folder).run_test(size=SIZE) as pilot:
+        await until_shown(pilot, "r Resume")
+        await pilot.press("p")
+        await pilot.press("r")
+        await until(pilot, lambda: resumed == [None])
+
+
+async def test_a_finished_run_is_not_resumed(resumed: list[int | None]) -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9), events.RunFinished(9, "adapter", 5.0)])
+    async with watching(folder).run_test(size=SIZE) as pilot:
+        await until_shown(pilot, "✓ Finished")
+        assert "r Resume" not in shown(pilot.app)
+        await pilot.press("r", "p")
+        await pilot.pause()
+    assert resumed == []
+
+
+async def test_in_place_of_a_damaged_checkpoint_an_older_one_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9)])
+    tried: list[int | None] = []
+
+    def resume(_folder: RunFolder, step: int | None) -> None:
+        tried.append(step)
+        if step is None:
+            raise DamagedCheckpointError("The checkpoint is damaged", "optimizer.pt is missing.", "", 6)
+
+    monkeypatch.setattr(run_keys, "resume", resume)
+    async with watching(folder).run_test(size=SIZE) as pilot:
+        await until_shown(pilot, "r Resume")
+        await pilot.press("r")
+        await until_shown(pilot, "go on from step 6?", "optimizer.pt is missing.")
+        await pilot.press("y")
+        await until(pilot, lambda: tried == [None, 6])

@@ -1,0 +1,149 @@
+"""The keys by which a run is asked for something, and what is asked back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from core.errors import SftuiError
+from core.runs.checkpoints import DamagedCheckpointError
+from core.runs.commands import send
+from core.runs.state import RunState, status
+from core.text import safe
+from tui_app import messages
+from tui_app.background import in_thread
+from tui_app.dialogs.confirm import ConfirmDialog
+from tui_app.follow import RunFollower
+from tui_app.notes import Sent
+from tui_app.starting import resume
+
+if TYPE_CHECKING:
+    from core.runs.events import Command
+    from core.runs.folder import RunFolder
+
+
+class RunKeys(Screen[None]):
+    """A screen on one run: checkpoint, pause, stop, resume by keys, as far as the run's state allows."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "checkpoint", "Checkpoint", tooltip="Write a checkpoint now"),
+        Binding("p", "pause", "Pause", tooltip="Rest after this step, keeping the device; p again goes on"),
+        Binding("P", "release", "Pause and free", show=False, tooltip="Save, end and free the device; p goes on later"),
+        Binding("p", "go_on", "Go on", tooltip="Go on from here"),
+        Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
+        Binding("s", "stop", "Stop and save", tooltip="Stop after this step and save; twice: stop at once"),
+    ]
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self.folder = folder
+        self.state = RunState()
+        self.alive = False
+        self._sent: Sent | None = None
+        self._follower = RunFollower(self, folder)
+
+    def _tick(self) -> None:
+        raise NotImplementedError
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer only what can be done now."""
+        live = self.alive and self.state.outcome is None
+        current = status(self.state, alive=self.alive)
+        if action in ("checkpoint", "stop", "release"):
+            return live
+        if action == "pause":
+            return live and current != "paused"
+        if action == "go_on":
+            return current in ("paused", "released")
+        if action == "resume":
+            return current in ("stopped", "failed", "interrupted") and not self.alive
+        return True
+
+    def action_checkpoint(self) -> None:
+        """Ask for a checkpoint now."""
+        self._send("checkpoint")
+
+    def action_pause(self) -> None:
+        """Ask for a rest after this step."""
+        self._send("pause")
+
+    def action_release(self) -> None:
+        """Ask to save, end and free the device for a while."""
+        self._send("release")
+
+    def action_go_on(self) -> None:
+        """End the rest."""
+        if self.alive:
+            self._send("continue")
+        else:
+            self._resume()
+
+    def action_resume(self) -> None:
+        """Go on from the last checkpoint."""
+        self._resume()
+
+    @work(group="commands", exclusive=True)
+    async def _resume(self, step: int | None = None) -> None:
+        try:
+            await in_thread(lambda: resume(self.folder, step))
+        except DamagedCheckpointError as error:
+            self._offer_older(error)
+        except (SftuiError, OSError) as error:
+            self.post_message(messages.ErrorRaised(error))
+        self._follower.wake()
+
+    def _offer_older(self, error: DamagedCheckpointError) -> None:
+        older = f"from step {error.good_step:,}" if error.good_step else "from the beginning"
+        words = f"{safe(error.message)} The newest whole checkpoint is of step {error.good_step:,}."
+        if not error.good_step:
+            words = f"{safe(error.message)} No other checkpoint is whole."
+        dialog = ConfirmDialog(f"{error.title}: go on {older}?", words, f"Go on {older}", "Leave it")
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._resume(error.good_step)
+
+        self.app.push_screen(dialog, answered)
+
+    def action_stop(self) -> None:
+        """Ask whether to stop; while it is stopping, whether to stop at once."""
+        stopping = self.state.stop_requested or (self._sent is not None and self._sent.command == "stop")
+        if stopping:
+            dialog = ConfirmDialog(
+                "Stop at once?",
+                "The run is already stopping and saving. Stopping at once saves nothing more: what was learned since "
+                "the last checkpoint is lost.",
+                "Stop at once",
+                "Let it save",
+            )
+        else:
+            dialog = ConfirmDialog(
+                "Stop this run?",
+                "It finishes its step, saves a checkpoint and ends.",
+                "Stop and save",
+                "Let it run",
+            )
+        command: Command = "stop_now" if stopping else "stop"
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._send(command)
+
+        self.app.push_screen(dialog, answered)
+
+    def _send(self, command: Command) -> None:
+        self._sent = Sent(command, len(self.state.checkpoints))
+        self._tick()
+        self._deliver(self._sent)
+
+    @work(group="commands")
+    async def _deliver(self, sent: Sent) -> None:
+        try:
+            sent.id = await in_thread(lambda: send(self.folder, sent.command))
+        except (SftuiError, OSError) as error:
+            self._sent = None
+            self.post_message(messages.ErrorRaised(error))
+        self._tick()
