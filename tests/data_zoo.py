@@ -206,6 +206,7 @@ BAD = (
     Specimen("archive.zip", b"PK\x03\x04rest", "unknown", UNKNOWN, 0, [(1, "unreadable")]),
     Specimen("packed.parquet", gzip.compress(parquet([TEXT])), "unknown", UNKNOWN, 0, [(1, "unreadable")]),
     Specimen("cut.parquet", without_last_bytes(parquet([TEXT])), "unknown", UNKNOWN, 0, [(1, "unreadable")]),
+    Specimen("no_rows.parquet", parquet([TEXT][:0]), "unknown", UNKNOWN, 0),
     Specimen("no_arrow.arrow", b"text\nhello\n", "unknown", UNKNOWN, 0, [(1, "unreadable")]),
     Specimen("utf16.jsonl", "\ufeff".encode("utf-16-le") + jsonl(TEXT).decode().encode("utf-16-le"), "unknown",
              UNKNOWN, 0, [(1, "wrong_encoding")]),
