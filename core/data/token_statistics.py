@@ -1,12 +1,13 @@
 """How many tokens rows have and how many of them are trained: a table of counts, and what it says about a run."""
 
 import math
+import operator
 import random
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +144,28 @@ class Batching:
     keep_end: bool = False
     """Whether long rows lose their beginning, `truncation_mode: keep_end` of TRL."""
 
+    @property
+    def limit(self) -> int:
+        """The tokens of a row that are used; where long rows go on in another piece, all."""
+        cuts = self.max_length is not None and self.packing in (None, "bfd")
+        return self.max_length if cuts and self.max_length is not None else UNKNOWN - 1
+
 
 def statistics(counts: TokenCounts, batching: Batching) -> TokenStatistics:
     """What is known so far; figures of an epoch are scaled up to all rows that are trained on."""
+    limit, size = batching.limit, batching.max_length
     by_length = Counter(counts.lengths)
-    del by_length[UNKNOWN]
+    unknown = by_length.pop(UNKNOWN, 0)
     lengths = sorted(by_length)
-    limit = batching.max_length if batching.max_length is not None else UNKNOWN - 1
-    kept = kept_rows(counts, batching)
     refused = by_length[0]
+    dropped = _dropped(counts, batching)
+    sample = _sample(counts, frozenset(dropped))
     scale = len(counts) / max(1, counts.counted) * (1 - batching.held_out_share)
-    packed = _packed_share(counts, kept, limit) if batching.max_length is not None else None
-    tokens = sum(min(counts.lengths[row], limit) for row in kept)
-    sequences = len(kept) * scale
-    if batching.packing and batching.max_length is not None:
-        sequences *= _sequences_per_row(counts, kept, limit, batching.packing)
+    kept = counts.counted - refused - len(dropped)
+    tokens = sum(min(length, limit) * rows for length, rows in by_length.items())
+    sequences = kept * scale
+    if batching.packing and size is not None:
+        sequences *= _packed(sample, size, batching.packing) / max(1, sum(map(len, sample)))
     batches = math.ceil(round(sequences) / batching.batch_size)
     return TokenStatistics(
         rows=len(counts),
@@ -166,32 +174,52 @@ def statistics(counts: TokenCounts, batching: Batching) -> TokenStatistics:
         p95=_percentile(by_length, lengths, 0.95),
         longest_length=lengths[-1] if lengths else 0,
         total=sum(length * rows for length, rows in by_length.items()),
-        trained=sum(number for number in counts.trained if number != UNKNOWN),
+        trained=sum(counts.trained) - unknown * UNKNOWN,
         truncated=sum(rows for length, rows in by_length.items() if length > limit),
-        dropped=counts.counted - refused - len(kept),
+        dropped=len(dropped),
         untrained=counts.trained.count(0) - refused,
         bins=_bins(by_length, lengths),
-        padded_efficiency=_padded_share(counts, kept, limit, batching.batch_size),
-        packed_efficiency=packed,
+        padded_efficiency=_padded_share(sample, limit, batching.batch_size),
+        packed_efficiency=_packed_share(sample, size) if size is not None else None,
         steps_per_epoch=math.ceil(batches / batching.accumulation),
-        tokens_per_epoch=round(tokens * scale),
+        tokens_per_epoch=round((tokens - sum(min(counts.lengths[row], limit) for row in dropped)) * scale),
         longest=_longest(counts, by_length, lengths),
-        truncated_rows=_first(row for row, length in enumerate(counts.lengths) if limit < length != UNKNOWN),
-        untrained_rows=_first(row for row, number in enumerate(counts.trained) if not number and counts.lengths[row]),
+        truncated_rows=_listed(counts, map(limit.__lt__, counts.lengths)),
+        untrained_rows=_listed(counts, map((0).__eq__, counts.trained)),
         refused=tuple(counts.refused[:_LISTED]),
     )
 
 
-def kept_rows(counts: TokenCounts, batching: Batching) -> array[int]:
-    """Numbers of the counted rows that have something to learn from within `max_length`."""
-    limit = batching.max_length if batching.max_length is not None else UNKNOWN - 1
-    columns = zip(counts.lengths, counts.trained, counts.first, counts.last, strict=True)
+def _dropped(counts: TokenCounts, batching: Batching) -> list[int]:
+    """Numbers of the rows that have nothing to learn from within `max_length`, though they have tokens."""
+    limit = batching.limit
     if batching.keep_end:
-        return array(
-            "I", (row for row, (length, trained, _, last) in enumerate(columns) if trained and last + limit >= length)
+        columns = zip(counts.lengths, counts.trained, counts.last, strict=True)
+        found: Iterable[int] = (
+            row for row, (length, trained, last) in enumerate(columns) if not trained or last + limit < length
         )
-    # The number of a row that was not counted is beyond every limit.
-    return array("I", (row for row, (_, trained, first, _) in enumerate(columns) if trained and first < limit))
+    else:
+        # Without a loop of Python's own: there may be millions of rows.
+        late = map(limit.__le__, counts.first)
+        found = compress(range(len(counts)), map(operator.or_, map(operator.not_, counts.trained), late))
+    return [row for row in found if 0 < counts.lengths[row] < UNKNOWN]
+
+
+def _sample(counts: TokenCounts, dropped: frozenset[int]) -> list[list[int]]:
+    """Lengths of rows that are packed together: of all of them, or of some from every part of many."""
+    step = PACKED_AT_ONCE * max(1, math.ceil(len(counts) / _SAMPLED_ROWS))
+    if step == PACKED_AT_ONCE:
+        kept = [length for row, length in enumerate(counts.lengths) if 0 < length < UNKNOWN and row not in dropped]
+        return [kept[start : start + PACKED_AT_ONCE] for start in range(0, len(kept), PACKED_AT_ONCE)]
+    parts = [
+        [
+            counts.lengths[row]
+            for row in range(start, min(start + PACKED_AT_ONCE, len(counts)))
+            if 0 < counts.lengths[row] < UNKNOWN and row not in dropped
+        ]
+        for start in range(0, len(counts), step)
+    ]
+    return [part for part in parts if part]
 
 
 def _percentile(by_length: Mapping[int, int], lengths: Sequence[int], share: float) -> int:
@@ -213,38 +241,20 @@ def _bins(by_length: Mapping[int, int], lengths: Sequence[int]) -> tuple[tuple[i
     return tuple((place * width, (place + 1) * width - 1, rows[place]) for place in range(max(rows) + 1))
 
 
-def _padded_share(counts: TokenCounts, kept: Sequence[int], limit: int, batch_size: int) -> float:
-    if not kept:
-        return 0.0
-    draw = random.Random(0)
-    sample = kept if len(kept) <= _SAMPLED_ROWS else draw.sample(kept, _SAMPLED_ROWS)
-    lengths = [min(counts.lengths[row], limit) for row in sample]
-    draw.shuffle(lengths)
+def _padded_share(sample: Sequence[Sequence[int]], limit: int, batch_size: int) -> float:
+    lengths = [min(length, limit) for part in sample for length in part]
+    random.Random(0).shuffle(lengths)
     batches = [lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
-    return sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
+    return sum(lengths) / max(1, sum(len(batch) * max(batch) for batch in batches))
 
 
-def _packed_share(counts: TokenCounts, kept: Sequence[int], limit: int) -> float:
-    tokens = sequences = 0
-    for lengths in _chunks(counts, kept):
-        tokens += sum(min(length, limit) for length in lengths)
-        sequences += len(pack(lengths, limit, "bfd"))
-    return tokens / max(1, sequences * limit)
+def _packed_share(sample: Sequence[Sequence[int]], size: int) -> float:
+    tokens = sum(min(length, size) for part in sample for length in part)
+    return tokens / max(1, _packed(sample, size, "bfd") * size)
 
 
-def _sequences_per_row(counts: TokenCounts, kept: Sequence[int], limit: int, strategy: PackingStrategy) -> float:
-    rows = sequences = 0
-    for lengths in _chunks(counts, kept):
-        rows += len(lengths)
-        sequences += len(pack(lengths, limit, strategy))
-    return sequences / max(1, rows)
-
-
-def _chunks(counts: TokenCounts, kept: Sequence[int]) -> Iterator[list[int]]:
-    """Lengths of rows that are packed together: of all of them, or of some from every part of the data."""
-    step = PACKED_AT_ONCE * max(1, math.ceil(len(kept) / _SAMPLED_ROWS))
-    for start in range(0, len(kept), step):
-        yield [counts.lengths[row] for row in kept[start : start + PACKED_AT_ONCE]]
+def _packed(sample: Sequence[Sequence[int]], size: int, strategy: PackingStrategy) -> int:
+    return sum(len(pack(part, size, strategy)) for part in sample)
 
 
 def _longest(counts: TokenCounts, by_length: Mapping[int, int], lengths: Sequence[int]) -> tuple[int, ...]:
@@ -255,9 +265,11 @@ def _longest(counts: TokenCounts, by_length: Mapping[int, int], lengths: Sequenc
             break
     else:
         shortest = 0
-    rows = [row for row, length in enumerate(counts.lengths) if shortest <= length != UNKNOWN]
-    return tuple(sorted(rows, key=counts.lengths.__getitem__, reverse=True)[:_LISTED])
+    rows = compress(range(len(counts)), map(shortest.__le__, counts.lengths))
+    known = [row for row in rows if counts.lengths[row] != UNKNOWN]
+    return tuple(sorted(known, key=counts.lengths.__getitem__, reverse=True)[:_LISTED])
 
 
-def _first(rows: Iterator[int]) -> tuple[int, ...]:
-    return tuple(islice(rows, _LISTED))
+def _listed(counts: TokenCounts, marks: Iterable[bool]) -> tuple[int, ...]:
+    rows = compress(range(len(counts)), marks)
+    return tuple(islice((row for row in rows if 0 < counts.lengths[row] < UNKNOWN), _LISTED))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from core.data.facts import DataFacts
 from core.data.learn_from import LearnFrom, learn_from
@@ -36,7 +36,7 @@ class TokenizingOptions:
 
     learn_from: LearnFrom
     chat_template_path: str | None = None
-    load_as: str = "auto"
+    load_as: Literal["auto", "text", "vision"] = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """The "options" of a question to the warm runner."""
@@ -53,16 +53,11 @@ def tokens_key(facts: DataFacts, folder: Path, options: TokenizingOptions) -> st
 
     `folder` is the model's. Raises OSError if its files cannot be read.
     """
-    named = options.chat_template_path
-    template = expand(named) if named is not None else None
     told = {
         "format": _FORMAT,
         "rows": [facts.content_hash, facts.rows, facts.form, facts.mapping.to_dict()],
         "options": options.to_json(),
-        "tokenizer": _hash_files(_tokenizer_files(folder)),
-        "template": _hash_files(_tokenizer_files(template) if template.is_dir() else [template])
-        if template is not None and template.exists()
-        else None,
+        "tokenizer": tokenizer_state(folder, options),
         "versions": _versions(),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
@@ -71,6 +66,15 @@ def tokens_key(facts: DataFacts, folder: Path, options: TokenizingOptions) -> st
 def counts_file(facts: DataFacts, folder: Path, options: TokenizingOptions) -> Path:
     """Where the counts of these tokens are kept. Raises OSError like `tokens_key`."""
     return cache_home() / "tokens" / f"{tokens_key(facts, folder, options)}.counts"
+
+
+def tokenizer_state(folder: Path, options: TokenizingOptions) -> list[list[str]]:
+    """Names and hashes of the files that tokenizer and chat template are made from. Raises OSError."""
+    files = _tokenizer_files(folder)
+    if options.chat_template_path is not None:
+        chosen = expand(options.chat_template_path)
+        files += _tokenizer_files(chosen) if chosen.is_dir() else [chosen] if chosen.exists() else []
+    return _hash_files(files)
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

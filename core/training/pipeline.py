@@ -23,6 +23,7 @@ from core.models.checkpoint_files import read_tensors, resolve_model_folder
 from core.models.load_progress import LoadMeter
 from core.models.precision import choose_dtype
 from core.models.prequantized import stored_problems
+from core.models.token_rows import fit_to_tokenizer
 from core.models.tokenizer import check_tokenizer, load_tokenizer
 from core.results.answers import answer_prompts
 from core.runs import events
@@ -68,7 +69,12 @@ def run_pipeline(run: RunContext) -> events.TerminalEvent:
 
     run.emit(events.PhaseStarted("preparing", "reading the data"))
     request = _load_request(run)
-    tokenizer = load_tokenizer(request.folder, run.notice, trusted=loading.trusts_own_code(request))
+    tokenizer = load_tokenizer(
+        request.folder,
+        run.notice,
+        trusted=loading.trusts_own_code(request),
+        chat_template_path=run.spec.chat_template_path,
+    )
     data = _prepare_data(run, tokenizer, request.folder)
 
     with contextlib.closing(data):
@@ -86,6 +92,7 @@ def _train(
         request.folder, read_tensors(request.folder), lambda *done: emit(events.LoadProgressed(*done)), control.check
     )
     model = loading.load_model(spec, request, run.notice, meter)
+    fit_to_tokenizer(model, tokenizer, request.folder, run.tell, trusted=loading.trusts_own_code(request))
     check_tokenizer(tokenizer, model, run.notice)
     emit(
         events.ModelLoaded(

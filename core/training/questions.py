@@ -61,11 +61,24 @@ def _told(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to one question, {"ask": "inventory", "folder", "auto_class"}. Raises SftuiError."""
+    """The answer to one question. Raises SftuiError.
+
+    {"ask": "inventory", "folder", "auto_class"}                             an Inventory
+    {"ask": "row", "store", "index", "folder", "options"}                    a SeenRow
+    {"ask": "lengths", "store", "start", "stop", "folder", "options"}        what TokenCounts.add takes
+    """
     match question.get("ask"):
         case "inventory":
             from core.models.inventory import build_inventory
 
             return build_inventory(Path(question["folder"]), question["auto_class"]).to_json()
+        case "row":
+            from core.training.row_questions import answer_row
+
+            return answer_row(question)
+        case "lengths":
+            from core.training.row_questions import answer_lengths
+
+            return answer_lengths(question)
         case other:
             raise SftuiError("Not a question", f"The warm runner has no answer to {other!r}.")
