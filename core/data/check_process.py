@@ -70,10 +70,10 @@ class CheckProcess:
                 pass
         if self._facts is not None:
             return self._facts
-        if self._error is not None:
-            raise self._error
         if self._cancelled:
             raise StoppedError
+        if self._error is not None:
+            raise self._error
         message = f"The process that reads it ended with status {self._process.returncode}."
         raise SftuiError("The data could not be read", message, f"{self._log} says more.")
 
