@@ -3,11 +3,21 @@
 import errno
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from core.runs import events
-from core.runs.checkpoints import commit, is_committed, place_of, rotate, size_of_last, staging, sweep
+from core.runs.checkpoints import (
+    commit,
+    committed_checkpoints,
+    is_committed,
+    place_of,
+    rotate,
+    size_of_last,
+    staging,
+    step_of,
+    sweep,
+)
 from core.runs.events import Event
 from core.runs.folder import RunFolder
 from core.text import human_bytes
@@ -51,8 +61,10 @@ class CheckpointSaver:
         """Where a checkpoint is written to, under its own name."""
         return staging(self._folder)
 
-    def save(self, step: int, best_step: int | None, write: Callable[[], object]) -> bool:
+    def save(self, step: int, held_out_losses: Mapping[int, float], write: Callable[[], object]) -> bool:
         """Save the checkpoint of a step: `write` puts it into `beside`. False if a stop ended the wait for a disk.
+
+        `held_out_losses` (by step) say which checkpoint is the best: it is kept besides the newest.
 
         Raises what `write` raises, but for what disks say.
         """
@@ -70,9 +82,8 @@ class CheckpointSaver:
                         raise
             sweep(self._folder)
             if not told:
-                place = place_of(self._folder, step)
                 wanted = f" The last one took {human_bytes(last)}." if (last := size_of_last(self._folder)) else ""
-                message = f"{place} is not saved yet.{wanted} What was saved before is whole."
+                message = f"{self.place(step)} is not saved yet.{wanted} What was saved before is whole."
                 self._emit(events.RunPaused(step, trouble, message))
                 told = True
             # Only room can be asked for without writing; everything else is tried again when the wait is over.
@@ -81,11 +92,12 @@ class CheckpointSaver:
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
         if told:
             self._emit(events.RunContinued(step, time.monotonic() - began))
-        for gone in rotate(self._folder, self._keep, best_step):
-            self._emit(events.CheckpointDeleted(f"{gone.parent.name}/{gone.name}"))
-        place = place_of(self._folder, step)
+        place = self.place(step)
         path = f"{place.parent.name}/{place.name}"
         self._emit(events.CheckpointCommitted(step, path, size, time.monotonic() - began))
+        for gone in rotate(self._folder, self._keep, self._best(held_out_losses)):
+            self._emit(events.CheckpointDeleted(f"{gone.parent.name}/{gone.name}"))
+        sweep(self._folder)
         return True
 
     def place(self, step: int) -> Path:
@@ -99,9 +111,11 @@ class CheckpointSaver:
     def _write(self, step: int, write: Callable[[], object]) -> int:
         self.beside.mkdir(parents=True, exist_ok=True)
         write()
-        size = commit(self.beside / place_of(self._folder, step).name, place_of(self._folder, step))
-        sweep(self._folder)
-        return size
+        return commit(self.beside / self.place(step).name, self.place(step))
+
+    def _best(self, held_out_losses: Mapping[int, float]) -> int | None:
+        saved = [step for path in committed_checkpoints(self._folder) if (step := step_of(path)) in held_out_losses]
+        return min(saved, key=lambda step: held_out_losses[step], default=None)
 
     def _lacks_room(self) -> str | None:
         needed = (size_of_last(self._folder) or 0) + _MARGIN_BYTES

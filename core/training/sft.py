@@ -86,7 +86,8 @@ class SafeTrainer(SFTTrainer):  # type: ignore[misc]
             self.state.best_model_checkpoint = str(self.saver.place(best)) if best else None
             self.state.save_to_json(str(self.saver.beside / f"checkpoint-{step}" / TRAINER_STATE_NAME))
 
-        if not self.saver.has(step) and not self.saver.save(step, best or None, write):
+        held_out = {entry["step"]: entry["eval_loss"] for entry in self.state.log_history if "eval_loss" in entry}
+        if not self.saver.has(step) and not self.saver.save(step, held_out, write):
             self.control.should_training_stop = True
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
