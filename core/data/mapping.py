@@ -9,7 +9,7 @@ from core.data.images import image_list, place_images
 from core.data.rows import Fault, Form, ProblemKind
 from core.data.tool_calls import tools
 from core.data.turns import has_answer, order_fault, parse_turns, turns
-from core.data.values import in_words, shown, text_fault
+from core.data.values import half_character, in_words, is_whole, shown
 from core.errors import SftuiError
 
 
@@ -161,7 +161,7 @@ def _as_it_stands(value: dict[str, Any], mapping: ColumnMapping, ask: str, answe
     turned = any((mapping.system, mapping.input, mapping.history, mapping.tools, mapping.images))
     if not plain or turned or _LOOKS_LIKE_TURNS.match(completion):
         return _pair(value, mapping, ask, answer)
-    fault = text_fault(prompt, ask, shown(ask)) or text_fault(completion, answer, shown(answer))
+    fault = _wrong_text(prompt, ask) or _wrong_text(completion, answer)
     if fault is not None:
         return fault
     if not completion or completion.isspace():
@@ -170,12 +170,12 @@ def _as_it_stands(value: dict[str, Any], mapping: ColumnMapping, ask: str, answe
 
 
 def _text(text: Any, column: str) -> dict[str, Any] | Fault:
-    if not isinstance(text, str):
-        kind: ProblemKind = "null_value" if text is None else "wrong_type"
-        return Fault(kind, column, f"{shown(column)} is {in_words(text)}.", "It must be a text.")
+    fault = _wrong_text(text, column)
+    if fault is not None:
+        return fault
     if not text or text.isspace():
         return Fault("empty_value", column, f"{shown(column)} is empty.", "Give it a text or remove the row.")
-    return text_fault(text, column, shown(column)) or {"text": text}
+    return {"text": text}
 
 
 def _asked(
@@ -248,7 +248,7 @@ def _history(value: Any, column: str) -> list[dict[str, Any]] | Fault:
     for index, pair in enumerate(value):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             return Fault("wrong_type", column, f"{shown(column)} holds no pair of texts at {index}.", shape)
-        fault = text_fault(pair[0], column, shown(column)) or text_fault(pair[1], column, shown(column))
+        fault = _wrong_text(pair[0], column) or _wrong_text(pair[1], column)
         if fault is not None:
             return fault
         found += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
@@ -283,7 +283,7 @@ def _with_extras(
 
 def _wrong_text(text: Any, column: str) -> Fault | None:
     if isinstance(text, str):
-        return text_fault(text, column, shown(column))
+        return None if is_whole(text) else half_character(column, shown(column))
     kind: ProblemKind = "null_value" if text is None else "wrong_type"
     return Fault(kind, column, f"{shown(column)} is {in_words(text)}.", "It must be a text.")
 

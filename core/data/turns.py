@@ -8,7 +8,7 @@ from core.data.images import image_source
 from core.data.json_lines import UnreadableError, parse_json
 from core.data.rows import Fault, ProblemKind
 from core.data.tool_calls import tool_calls
-from core.data.values import in_words, json_fault, shown, text_fault
+from core.data.values import half_character, in_words, is_whole, json_fault, shown
 
 CALL = "tool_call"
 """The role of a ShareGPT turn whose text is a call of a tool."""
@@ -54,14 +54,16 @@ def turns(value: Any, column: str, images: list[str]) -> list[dict[str, Any]] | 
     for index, turn in enumerate(value):
         # Most turns by far are this plain and stay as they are.
         if type(turn) is dict and len(turn) == 2:
-            role, content = turn.get("role"), turn.get("content")
+            plain, role, content = turn, turn.get("role"), turn.get("content")
+            if role is None and type(name := turn.get("from")) is str:
+                role, content = _ROLES.get(name), turn.get("value")
+                plain = {"role": role, "content": content}
             if type(content) is str and type(role) is str and role in _PLAIN:
-                fault = None if content.isascii() else text_fault(content, column, _place(column, index))
-                if fault is not None:
-                    return fault
+                if not is_whole(content):
+                    return half_character(column, _place(column, index))
                 if role == "assistant" and (not content or content.isspace()):
                     return _empty_answer(column, index)
-                found.append(turn)
+                found.append(plain)
                 continue
         mended = _turn(turn, column, index, images)
         if isinstance(mended, Fault):

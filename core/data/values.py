@@ -26,16 +26,26 @@ def shown(name: str) -> str:
     return f"`{shorten(safe(name), 40)}`"
 
 
-def text_fault(text: str, column: str, place: str) -> Fault | None:
-    """Half a character: JSON can spell one half of a pair of surrogates; no tokenizer and no file can hold it."""
+def is_whole(text: str) -> bool:
+    """Whether no half of a character is in it: JSON can spell one, but no tokenizer and no file can hold it."""
     if text.isascii():
-        return None
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        words = f"{place} holds half a character (a lone surrogate)."
-        return Fault("lone_surrogate", column, words, "Write the whole character or remove it.")
-    return None
+        return False
+    return True
+
+
+def text_fault(text: str, column: str, place: str) -> Fault | None:
+    """What in a text no file can hold."""
+    return None if is_whole(text) else half_character(column, place)
+
+
+def half_character(column: str, place: str) -> Fault:
+    """What is wrong with a text that is not whole."""
+    words = f"{place} holds half a character (a lone surrogate)."
+    return Fault("lone_surrogate", column, words, "Write the whole character or remove it.")
 
 
 def json_fault(value: Any, column: str, place: str) -> Fault | None:
@@ -58,7 +68,7 @@ def _flaw(value: Any) -> tuple[ProblemKind, str]:
         elif isinstance(item, list):
             waiting += item
         elif isinstance(item, str):
-            if text_fault(item, "", "") is not None:
+            if not is_whole(item):
                 return "lone_surrogate", "half a character (a lone surrogate)"
         elif isinstance(item, int):
             if not -(2**63) <= item < 2**64:
