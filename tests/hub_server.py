@@ -21,11 +21,13 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 import pytest
 
 CHUNK = 4096
-RESOLVE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
-CACHE = re.compile(r"/api/resolve-cache/models/(?P<id>[^/]+/[^/]+)/(?P<revision>[^/]+)/(?P<file>.+)")
+# As in the hub's addresses, the id of a dataset begins with datasets/.
+ID = "(?P<id>(datasets/)?[^/]+/[^/]+)"
+RESOLVE = re.compile(rf"/{ID}/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+CACHE = re.compile(rf"/api/resolve-cache/(models/)?{ID}/(?P<revision>[^/]+)/(?P<file>.+)")
 STORAGE = re.compile(r"/storage/(?P<digest>[0-9a-f]{64})/(?P<file>.+)")
-INFO = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
-TREE = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)")
+INFO = re.compile(rf"/api/(models/)?{ID}(/revision/(?P<revision>[^/]+))?")
+TREE = re.compile(rf"/api/(models/)?{ID}/tree/(?P<revision>[^/]+)")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Request:
 
 @dataclass
 class Repository:
-    """A model, its commits and what the hub says about it."""
+    """A model or a dataset, its commits and what the hub says about it."""
 
     id: str
     facts: dict[str, Any]
@@ -98,7 +100,10 @@ class Hub:
             Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def add(self, model_id: str, files: dict[str, bytes] | None = None, **facts: Any) -> Repository:
-        """Add a model, by default one with safetensors that generates text; `facts` are fields of the hub's answer."""
+        """Add a model, by default one with safetensors that generates text; `facts` are fields of the hub's answer.
+
+        A dataset's id begins with datasets/.
+        """
         usual = {
             "downloads": 10,
             "likes": 1,
@@ -209,7 +214,8 @@ class Hub:
             digest = hashlib.sha256(content).hexdigest()
             headers |= {"X-Linked-Etag": f'"{digest}"', "Location": f"{self.storage}/storage/{digest}/{quote(name)}"}
             return _send(to, 302, None, headers)
-        where = f"/api/resolve-cache/models/{repository.id}/{sha}/{quote(name, safe='')}"
+        kind = "" if repository.id.startswith("datasets/") else "models/"
+        where = f"/api/resolve-cache/{kind}{repository.id}/{sha}/{quote(name, safe='')}"
         return _send(to, 307, None, headers | {"X-Linked-Etag": f'"{git_digest(content)}"', "Location": where})
 
     def _stored(self, digest: str) -> bytes:
@@ -271,7 +277,7 @@ class Hub:
 
 def is_large(name: str) -> bool:
     """Whether the hub stores such a file apart."""
-    return name.endswith((".safetensors", ".bin"))
+    return name.endswith((".safetensors", ".bin", ".parquet"))
 
 
 def git_digest(content: bytes) -> str:
@@ -287,7 +293,13 @@ def _info(repository: Repository, sha: str, files: dict[str, bytes], blobs: bool
             if is_large(name):
                 digest = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
-    return {"_id": "1", "id": repository.id, "sha": sha, "siblings": siblings, **repository.facts}
+    return {
+        "_id": "1",
+        "id": repository.id.removeprefix("datasets/"),
+        "sha": sha,
+        "siblings": siblings,
+        **repository.facts,
+    }
 
 
 def _tree_entry(name: str, content: bytes) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import pytest
 from core.data.check import StoppedError, check, read_facts
 from core.data.check_process import CheckProcess
 from core.data.facts import DataFacts, Progress
+from core.data.readers import read_rows
 from core.data.request import CheckRequest, Source, files_request
 from core.data.row_store import RowStore
-from core.data.readers import read_rows
 from core.errors import SftuiError
 from core.paths import cache_home
 from tests.unit.test_row_store import turns, written
@@ -193,6 +193,7 @@ def test_stopped_it_leaves_nothing(tmp_path: Path) -> None:
 
 _READ_SLOWLY = """
 import sys, time
+from core.data import check as checking
 real = checking.read_rows
 def slowly(*given):
     for row in real(*given):
