@@ -156,7 +156,8 @@ def counting(draft: Draft, tokens: TokenState | None, *, warm: bool) -> Content:
     if tokens.complete:
         return Content.styled(f"All {len(tokens.counts):,} rows", "bold")
     if tokens.paused or not warm:
-        return Content.styled(f"! Paused at {done}: a run has the runner that counts", "$warning")
+        why = tokens.paused or "a run has the runner that counts"
+        return Content.styled(safe(f"! Paused at {done}: {why}"), "$warning")
     if not tokens.counted:
         return Content.styled("Counting begins when the libraries are loaded …", "$secondary")
     return Content.styled(f"Counting, {done} …", "bold")

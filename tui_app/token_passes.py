@@ -71,8 +71,8 @@ class TokenState:
     counts: TokenCounts
     counted: int = 0
     """Rows; the counts themselves go on growing."""
-    paused: bool = False
-    """Nobody can count now."""
+    paused: str = ""
+    """Why nobody counts now."""
     problem: SftuiError | None = None
     """Why these rows cannot be counted at all."""
 
@@ -148,8 +148,9 @@ class _Pass(threading.Thread):
                 if counts.complete:
                     self._keep(counts)
             self.ended = counts.complete
-        except NoAnswerError:
-            self._tell(counts, paused=True)
+        except NoAnswerError as error:
+            busy = self._warm.is_idle
+            self._tell(counts, paused=f"{error.title}. {error.message}" if busy else "a run has the runner that counts")
         except SftuiError as error:
             self.ended = True
             self._tell(counts, problem=error)
@@ -176,7 +177,7 @@ class _Pass(threading.Thread):
             file.parent.mkdir(parents=True, exist_ok=True)
             counts.write(file)
 
-    def _tell(self, counts: TokenCounts, *, paused: bool = False, problem: SftuiError | None = None) -> None:
+    def _tell(self, counts: TokenCounts, *, paused: str = "", problem: SftuiError | None = None) -> None:
         if not self.stopped.is_set():
             self._post(TokensCounted(TokenState(self.task, counts, counts.counted, paused, problem)))
 

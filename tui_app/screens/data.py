@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 
 from core.errors import SftuiError
 from core.spec.build import value_of
+from core.spec.problems import Problem
 from tui_app import data_words, row_look
 from tui_app.background import in_thread
 from tui_app.held_out import FIELD
@@ -22,20 +23,26 @@ from tui_app.row_look import Look
 from tui_app.setup_screen import SetupScreen
 from tui_app.shown_row import turn_pieces
 from tui_app.source_text import source_texts, typed_sources
+from tui_app.template_choices import offers_for
 from tui_app.token_figures import TokenFigures
 from tui_app.token_passes import TokenTask
 from tui_app.widgets.learnt_row import LearntRow, learnt_roles
 from tui_app.widgets.path_row import PathRow
 from tui_app.widgets.row_view import RowPage, RowView
 from tui_app.widgets.spec_form import SpecForm
+from tui_app.widgets.template_row import TemplateRow
 from tui_app.widgets.token_numbers import TokenNumbers
 from tui_app.widgets.token_view import Piece, TokenView
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from textual.app import ComposeResult
     from textual.widget import Widget
 
+    from core.data.chat_templates import TemplateOffer
     from core.data.facts import DataFacts
+    from core.memory.plan import ModelFacts
     from tui_app.draft import Draft
     from tui_app.drafting import DraftingApp
 
@@ -79,7 +86,10 @@ class DataScreen(SetupScreen):
         self._look: Look | None = None
         self._facts: DataFacts | None = None
         self._borders = self._turns = False
+        self._last_longest = -1
         self._searching = threading.Event()
+        self._offers: tuple[TemplateOffer, ...] = ()
+        self._offered_to: Path | None = None
         self._figures = TokenFigures(self, self._show_numbers)
 
     @property
@@ -105,7 +115,7 @@ class DataScreen(SetupScreen):
                         "sftui.bad_rows",
                         "#What is learnt",
                         LearntRow(),
-                        "chat_template_path",
+                        TemplateRow(),
                         "max_length",
                         "#How rows are put together",
                         *_PACKING,
@@ -136,11 +146,14 @@ class DataScreen(SetupScreen):
         of_files = [problem for problem in problems if problem.field.startswith("datasets")]
         self.query_one(PathRow).show_paths(source_texts(values), of_files, data_words.recognised(facts))
         others = [problem for problem in problems if not problem.field.startswith("datasets")]
+        if self._look is not None and self._look.seen is not None:
+            others += [Problem(*told) for told in self._look.seen.problems]  # type: ignore[arg-type]
         held_out = self.look_at_held_out_rows(draft)
         others += [held_out.problem] if held_out.problem else []
         notes = {**self.reasons(draft), FIELD: held_out.words}
         turns = bool(facts and facts.preview and isinstance(facts.preview[0].get("prompt"), list))
         self.query_one(LearntRow).set_rows(facts.form if facts else "unknown", turns=turns)
+        self._offer_templates(draft)
         hidden = [] if facts and facts.bad_rows else ["sftui.bad_rows"]
         if value_of(values, "packing") is not True:
             hidden.append("packing_strategy")
@@ -150,9 +163,26 @@ class DataScreen(SetupScreen):
             self._facts = facts
             words = data_words.problem_list(facts) if facts and facts.problems else "No problems."
             self.query_one("#problem-list", Static).update(words)
-            self._look = None
+            self._look, self._last_longest = None, -1
         self._look_again()
         self._show_tokens()
+
+    def _offer_templates(self, draft: Draft) -> None:
+        model, facts = draft.model, draft.data
+        own = model.architecture.chat_template if model is not None else None
+        if model is None or self._offered_to != model.folder:
+            self._offers, self._offered_to = (), model.folder if model is not None else None
+            if model is not None and not own:
+                self.run_worker(self._find_templates(model), group="templates", exclusive=True)
+        first = facts.preview[0] if facts and facts.preview else {}
+        needed = "messages" in first or isinstance(first.get("prompt"), list)
+        self.query_one(TemplateRow).set_model(own, self._offers, needed=needed)
+
+    async def _find_templates(self, model: ModelFacts) -> None:
+        offers = await in_thread(partial(offers_for, model))
+        if self._offered_to == model.folder:
+            self._offers = offers
+            self._follow()
 
     def _show_facts(self) -> None:
         self.query_one("#facts", Static).update(data_words.headline(self.draft, self._app.data_progress))
@@ -292,10 +322,16 @@ class DataScreen(SetupScreen):
             words = {"longest": "No rows are counted yet.", "truncated_rows": "No row that was counted is cut."}
             self.notify(words.get(which, "Something is learnt of every row that was counted."))
             return
-        at = rows.index(self._look.index) + 1 if self._look and self._look.index in rows else 0
-        if self._view in ("files", "problems"):
+        if self._view != "row":
             self.action_view("row")
-        self._see(rows[at % len(rows)])
+        at = self._look.index if self._look else -1
+        if which != "longest":
+            row = next((row for row in rows if row > at), rows[0])
+        else:
+            # The one after the longest that it led to before; from anywhere else, the longest of all.
+            row = rows[(rows.index(at) + 1) % len(rows)] if at == self._last_longest else rows[0]
+            self._last_longest = row
+        self._see(row)
 
     def action_borders(self) -> None:
         """Show where tokens end, or hide it."""
@@ -342,8 +378,10 @@ class DataScreen(SetupScreen):
             if look.task is not None:
                 told = await self._app.ask(look.task.question("row", index=look.index))
                 self._take(replace(look, seen=SeenRow.from_json(told)))
-        except NoAnswerError:
-            pass
+        except NoAnswerError as error:
+            warm = self._app.warm
+            if warm is not None and warm.is_idle:
+                self._take(replace(look, problem=error))
         except SftuiError as error:
             self._take(replace(look, problem=error))
 

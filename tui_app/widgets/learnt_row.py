@@ -55,7 +55,7 @@ class LearntRow(FormRow):
             "messages": ("assistant", "all"),
             "prompt-completion": ("completion", *(("assistant",) if turns else ()), "all"),
             "text": ("all",),
-            "unknown": tuple(_LABELS),
+            "unknown": ("assistant", "completion", "all"),
         }
         self.editor.show(self.editor.value, {choice: _LABELS[choice] for choice in offered[form]})
 

@@ -77,6 +77,7 @@ class PathRow(FormRow):
         self._echoes = Echoes()
         editor = Input(placeholder="path", compact=True, select_on_focus=False, suggester=PathSuggester(suffixes))
         super().__init__(title, editor, stacked=True, id=row_id(name))
+        self.help = "datasets: Enter goes to the rows. There, f r n p m are keys (?)."
 
     def concerns(self, field: str) -> bool:
         """Its problems are told by `show_paths`."""

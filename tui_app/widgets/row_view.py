@@ -23,8 +23,8 @@ _KEYS = (
     ("g", "go to"),
     ("l", "longest"),
     ("c", "cut"),
-    ("e", "nothing learnt"),
-    ("/", "search"),
+    ("e", "untrained"),
+    ("/", "find"),
     ("t", "borders"),
     ("v", "turns"),
 )
@@ -54,8 +54,8 @@ class RowView(Vertical):
     DEFAULT_CSS = """
     RowView { height: 1fr; min-height: 6; padding: 0 1; border-left: blank; }
     RowView:focus-within { border-left: outer $accent; }
-    RowView > #headline, RowView > #verdict, RowView > #row-keys { height: auto; }
-    RowView > #row-keys { color: $secondary; max-height: 2; }
+    RowView > #headline, RowView > #verdict { height: auto; }
+    RowView > #row-keys { color: $secondary; height: 1; }
     RowView > Input, RowView > Input:focus { background: $panel; display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -88,7 +88,7 @@ class RowView(Vertical):
         yield TokenView()
         yield Static(id="verdict", markup=False)
         yield _AskInput(compact=True)
-        keys = [part for key, word in _KEYS for part in ((key, "$accent"), f"\u00a0{word}  ".replace(" ", "\u00a0", 0))]
+        keys = [part for key, word in _KEYS for part in ((key, "$accent"), f"\u00a0{word}  ")]
         yield Static(Content.assemble(*keys), id="row-keys", markup=False)
 
     def show(self, page: RowPage) -> None:
