@@ -159,7 +159,7 @@ class TrainingRows(Dataset):  # type: ignore[misc]
     def __getitem__(self, key: Any) -> Any:
         """A sequence by its number, or a column of the dataset's own table by its name."""
         if isinstance(key, str):
-            return super().__getitem__(key)
+            return self.data.column(key).to_pylist()
         if isinstance(key, slice):
             return [self._sequence(number) for number in range(*key.indices(len(self)))]
         return self._sequence(range(len(self))[key])

@@ -50,12 +50,6 @@ def contradictions(spec: RunSpec) -> list[Problem]:
         )
     if spec.use_peft:
         found += _in_adapters(spec)
-    if spec.padding_free and not spec.packing and spec.max_length is not None:
-        error(
-            "padding_free",
-            "without packing needs an empty max_length.",
-            "Turn packing on, or empty max_length.",
-        )
     return found
 
 

@@ -122,7 +122,8 @@ def test_trl_makes_the_same_of_the_same_rows(
     spec = spec_of(tiny_model, data, **wanted, shuffle_dataset=True, sftui={"bad_rows": "skip"})
 
     prepared, tokenizer = prepare(spec)
-    arguments = SFTConfig(str(tmp_path / "trl"), use_cpu=True, report_to="none", shuffle_dataset=True, **wanted)
+    plain = {"use_cpu": True, "report_to": "none", "activation_checkpointing": False, "shuffle_dataset": True}
+    arguments = SFTConfig(str(tmp_path / "trl"), **plain, **wanted)
     trl = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
     expected = [(row["input_ids"], row["labels"]) for row in trl.train_dataset]
@@ -166,7 +167,7 @@ def test_tokens_are_made_once_and_again_when_they_are_damaged(
     assert prepared_sequences(packing=True, test_split_size=0.2)[0] == 0
     assert prepared_sequences(assistant_only_loss=True)[0] == 20
 
-    kept = [folder for folder in (paths.cache_home() / "tokenized").iterdir()]
+    kept = list((paths.cache_home() / "tokenized").iterdir())
     assert len(kept) == 2
     for spoil in (
         lambda file: file.write_bytes(file.read_bytes()[:-40]),
@@ -257,8 +258,8 @@ def test_rows_that_are_to_be_left_out_are_counted_by_kind(tiny_model: Path, tmp_
 
 def test_there_is_nothing_to_train_on(tiny_model: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(3))
-    with pytest.raises(SftuiError, match="within 4 tokens"):
-        prepare(spec_of(tiny_model, data, max_length=4, assistant_only_loss=True, sftui={"bad_rows": "skip"}))
+    with pytest.raises(SftuiError, match="within 8 tokens"):
+        prepare(spec_of(tiny_model, data, max_length=8, assistant_only_loss=True, sftui={"bad_rows": "skip"}))
 
 
 def test_prompts_are_those_of_held_out_rows_with_all_that_they_say(tiny_model: Path, tmp_path: Path) -> None:

@@ -178,7 +178,6 @@ def test_what_trl_sft_writes_by_default_is_let_through_and_the_rest_of_it_refuse
             {"use_peft": True, "sftui": {"start_from_adapter": "a", "init_lora_weights": "gaussian"}},
             "sftui.init_lora_weights",
         ),
-        ({"padding_free": True}, "padding_free"),
         ({"dtype": "float16"}, "dtype"),
         ({"datasets": [{"path": "a.jsonl", "fraction": 0.5}, "b.jsonl"]}, "datasets[1].fraction"),
         ({"datasets": [{"path": "json", "data_files": {"train": "a"}, "split": "test"}]}, "datasets[0].split"),
