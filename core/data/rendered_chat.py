@@ -1,17 +1,16 @@
 """Conversations as the text that a chat template makes of them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import TemplateError, UndefinedError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from core.data.masks import Span
+from core.data.masks import Messages, Span
 from core.data.tokenized_row import RowError
 from core.text import safe, shorten
 
-Messages = Sequence[Mapping[str, Any]]
 # What a template can raise besides its own refusals.
 ERRORS = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 _MARKERS = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")

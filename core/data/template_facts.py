@@ -64,7 +64,7 @@ def template_facts(template: ChatTemplate, tokenizer: Any, spans: Sequence[Span]
 
 def _tokens_after(text: str, place: int, vocabulary: Sequence[str]) -> list[tuple[str, int]]:
     """Tokens of their own that follow here one by one, and where each stops; white space may stand between them."""
-    found = []
+    found: list[tuple[str, int]] = []
     while True:
         place += len(text[place:]) - len(text[place:].lstrip())
         token = max((token for token in vocabulary if token and text.startswith(token, place)), key=len, default=None)

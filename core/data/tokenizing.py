@@ -11,8 +11,8 @@ from trl.data_utils import common_prefix_length
 
 from core.choice import Choice
 from core.data.learn_from import LearnFrom
-from core.data.masks import Span, TurnFinder, check_answers, check_prompt, check_spans
-from core.data.rendered_chat import ERRORS, PROBE, ChatTemplate, Messages, marks_answers
+from core.data.masks import Messages, Span, TurnFinder, check_answers, check_prompt, check_spans
+from core.data.rendered_chat import ERRORS, PROBE, ChatTemplate, marks_answers
 from core.data.template_facts import TemplateFacts, template_facts, unusable
 from core.data.tokenized_row import RowError, TokenizedRow
 from core.spec.problems import Problem

@@ -1,6 +1,6 @@
 """Attaching LoRA adapters to a loaded base model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from core.models import first_weights
 from core.models.adapter_files import find_start
 from core.models.start_adapter import refuse_other_base, refuse_unread
 from core.models.targets import Targets, choose_targets
+from core.models.token_rows import trained_rows
 from core.models.towers import find_towers
 from core.spec.run_spec import RunSpec
 
@@ -35,19 +36,21 @@ def _tell_nobody(choice: Choice) -> None:
     pass
 
 
-def attach_adapters(model: Any, spec: RunSpec, tell: Tell = _tell_nobody) -> Any:
+def attach_adapters(model: Any, spec: RunSpec, tell: Tell = _tell_nobody, new_tokens: Sequence[int] = ()) -> Any:
     """The base model wrapped with adapters that are trainable; the base is frozen. `tell` gets each choice made.
 
+    Of `new_tokens`, the rows in the embedding and the head are trained and saved too.
     Raises SftuiError for names that the model does not have and for an adapter to start from that does not fit.
     """
     if spec.sftui.start_from_adapter is not None:
-        return _continue(model, spec, tell)
+        return _continue(model, spec, tell, new_tokens)
     targets = choose_targets(model, spec)
     tell(Choice("lora_target_modules", ", ".join(_last_names(targets)), targets.reason))
     if targets.parameters and spec.lora_dropout:
         into = "fused experts" if _adapts_experts(model, targets) else "a layer that it adapts by its weight"
         tell(Choice("lora_dropout", "0", f"PEFT cannot drop out what goes into {into}"))
     saved = _saved_whole(model, spec)
+    rows = _rows_of_tokens(model, new_tokens, saved)
     config = LoraConfig(
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,
@@ -55,6 +58,7 @@ def attach_adapters(model: Any, spec: RunSpec, tell: Tell = _tell_nobody) -> Any
         target_modules=targets.match if isinstance(targets.match, str) else list(targets.match),
         target_parameters=list(targets.match_parameters) or None,
         modules_to_save=saved or None,
+        trainable_token_indices=rows or None,
         # Without it, a trained embedding and the head that shares its weight would part.
         ensure_weight_tying=bool(saved) and _ties_embeddings(model),
         use_rslora=spec.use_rslora,
@@ -111,12 +115,31 @@ def keep_trained_weights_in_float32(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def _continue(model: Any, spec: RunSpec, tell: Tell) -> Any:
+def _rows_of_tokens(model: Any, new_tokens: Sequence[int], saved: Sequence[str]) -> dict[str, list[int]]:
+    """The modules in which rows of new tokens are trained; none of those that are trained whole."""
+    if not new_tokens:
+        return {}
+    rows = trained_rows(model, new_tokens)
+    whole = {name for name, _ in model.named_modules() for last in saved if name == last or name.endswith(f".{last}")}
+    if _ties_embeddings(model) and any(model.get_submodule(name) is model.get_output_embeddings() for name in whole):
+        return {}
+    return {module: tokens for module, tokens in rows.items() if module not in whole}
+
+
+def _continue(model: Any, spec: RunSpec, tell: Tell, new_tokens: Sequence[int]) -> Any:
     start = find_start(str(spec.sftui.start_from_adapter))
     refuse_other_base(start, model)
     device = next(model.parameters()).device
     adapted = PeftModel.from_pretrained(model, str(start.folder), is_trainable=True, torch_device=str(device))
     refuse_unread(start, adapted)
+    rows = adapted.peft_config["default"].trainable_token_indices or {}
+    known = {token for tokens in (rows.values() if isinstance(rows, dict) else [rows]) for token in tokens}
+    if not known.issuperset(new_tokens):
+        raise SftuiError(
+            "The adapter does not know the new tokens",
+            "The chat template needs new tokens, and the adapter that training starts from has no rows for them.",
+            "Take the chat template that it was trained with, or start without an adapter.",
+        )
     why = f"of the adapter that training starts from, made for {start.base}"
     tell(Choice("lora_target_modules", ", ".join(adapted_modules(adapted)), why))
     config = adapted.peft_config["default"]

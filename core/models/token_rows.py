@@ -1,6 +1,6 @@
 """Embedding rows for tokens that a tokenizer got, and the tokens that generation stops at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def stop_at(model: Any, tokenizer: Any, tell: Tell) -> None:
         )
 
 
-def trained_rows(model: Any, tokens: tuple[int, ...]) -> dict[str, list[int]]:
+def trained_rows(model: Any, tokens: Sequence[int]) -> dict[str, list[int]]:
     """PEFT's `trainable_token_indices` for new tokens: the embedding, and the head where it is a weight of its own."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     modules = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]

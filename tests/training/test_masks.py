@@ -22,21 +22,21 @@ TOOLS = [
         },
     }
 ]
-SYSTEM = {"role": "system", "content": "Be brief."}
-CHAT = [
+SYSTEM: dict[str, Any] = {"role": "system", "content": "Be brief."}
+CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": "Hi there"},
     {"role": "assistant", "content": "Hello."},
     {"role": "user", "content": "Why?"},
     {"role": "assistant", "content": "Because."},
 ]
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "note": "one"}}}
-WITH_TOOLS = [
+WITH_TOOLS: list[dict[str, Any]] = [
     {"role": "user", "content": "Add 1"},
     {"role": "assistant", "content": "", "tool_calls": [CALL]},
     {"role": "tool", "name": "add", "content": "2"},
     {"role": "assistant", "content": "It is 2."},
 ]
-THOUGHT = [
+THOUGHT: list[dict[str, Any]] = [
     {"role": "user", "content": "Hi there"},
     {"role": "assistant", "content": "<think>\nHmm.\n</think>\n\nHello."},
     {"role": "user", "content": "Why?"},
@@ -98,7 +98,12 @@ def bracketed(text: str, spans: list[tuple[int, int]]) -> str:
 def test_found_turns_are_those_that_trl_marks(name: str, kind: str) -> None:
     training = trl_text(f"{name}_training")
     tokenizer = chat_tokenizer(training)
-    messages = {"system": [SYSTEM, *CHAT], "plain": CHAT, "thought": THOUGHT, "tools": WITH_TOOLS}[kind]
+    messages = {
+        "system": [SYSTEM, *CHAT],
+        "plain": CHAT,
+        "thought": THOUGHT,
+        "tools": WITH_TOOLS,
+    }[kind]
     tools = TOOLS if kind == "tools" else None
     find = partial(found, without_markers(training), tokenizer, messages, tools)
     if (kind == "tools" and name in REFUSES_TOOLS) or (kind == "system" and name in REFUSES_SYSTEM):

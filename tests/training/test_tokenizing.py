@@ -9,7 +9,7 @@ from core.data.tokenizing import RowError, RowTokenizer
 from tests.chat_tokenizers import chat_tokenizer, prepared_by_trl, shown, trl_templates
 from tests.tiny import CHAT_TEMPLATE
 
-CHAT = [
+CHAT: list[dict[str, Any]] = [
     {"role": "user", "content": "Hi there"},
     {"role": "assistant", "content": "Hello."},
     {"role": "user", "content": "Why?"},
@@ -26,7 +26,7 @@ TOOLS = [
         },
     }
 ]
-CALLING = [
+CALLING: list[dict[str, Any]] = [
     {"role": "user", "content": "Add 1"},
     {
         "role": "assistant",
