@@ -38,7 +38,7 @@ class Column:
 
     name: str
     kind: str
-    """What its values are, in words: "text", "list of messages", "text or null"."""
+    """What its values are, in words: "a text", "a list of turns", "a number or null"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _main_columns(row: Mapping[str, Any]) -> tuple[str, ColumnMapping, str] | No
         words = f"{shown(talk)} holds turns with `{keys[0]}` and `{keys[1]}`" if keys else f"there is {shown(talk)}"
         name = "ShareGPT" if keys and keys[0] == "from" else "OpenAI messages"
         return name, ColumnMapping(messages=talk), words
-    return _pair(row, plain) or _plain_text(row, plain)
+    return _pair(plain) or _plain_text(row, plain)
 
 
 def _preference(row: Mapping[str, Any], plain: Mapping[str, str]) -> tuple[str, ColumnMapping, str]:
@@ -100,7 +100,7 @@ def _preference(row: Mapping[str, Any], plain: Mapping[str, str]) -> tuple[str, 
     return "preference", mapping, words
 
 
-def _pair(row: Mapping[str, Any], plain: Mapping[str, str]) -> tuple[str, ColumnMapping, str] | None:
+def _pair(plain: Mapping[str, str]) -> tuple[str, ColumnMapping, str] | None:
     asks = [name for name in _ASKS if name in plain]
     answers = [name for name in _ANSWERS if name in plain]
     if not asks or not answers:
@@ -109,11 +109,8 @@ def _pair(row: Mapping[str, Any], plain: Mapping[str, str]) -> tuple[str, Column
     words = f"there are {shown(ask)} and {shown(answer)}"
     if (asks[0], answers[0]) == ("prompt", "completion"):
         return "prompt and completion", ColumnMapping(prompt=ask, completion=answer), words
-    more = next((plain[name] for name in _INPUTS if name in plain and plain[name] not in (ask, answer)), None)
-    if asks[0] not in ("instruction", "question") or (more and not isinstance(row[more], str | None)):
-        more = None
     name = "Alpaca" if asks[0] == "instruction" and answers[0] in ("output", "response") else f"{ask} and {answer}"
-    return shorten(safe(name), 40), ColumnMapping(user=ask, assistant=answer, input=more), words
+    return shorten(safe(name), 40), ColumnMapping(user=ask, assistant=answer), words
 
 
 def _plain_text(row: Mapping[str, Any], plain: Mapping[str, str]) -> tuple[str, ColumnMapping, str] | None:
@@ -138,10 +135,9 @@ def _with_extras(mapping: ColumnMapping, rows: Sequence[Mapping[str, Any]], name
             fits = values and all(isinstance(value, _EXTRA_TYPES[slot]) for value in values)
             if _plain_name(name) in spellings and name not in taken and slot not in extras and fits:
                 extras[slot] = name
-    if mapping.user is not None and mapping.input is None:
+    if mapping.user is not None and _plain_name(mapping.user) in ("instruction", "question"):
         inputs = [name for name in names if _plain_name(name) in _INPUTS and name not in taken]
-        asked = _plain_name(mapping.user) in ("instruction", "question")
-        if asked and inputs and all(isinstance(row.get(inputs[0]), str | None) for row in rows):
+        if inputs and all(isinstance(row.get(inputs[0]), str | None) for row in rows):
             extras["input"] = inputs[0]
     return replace(mapping, **extras)
 

@@ -66,7 +66,7 @@ def line_rows(file: Path, opened: BinaryIO, *, again: bool) -> Iterator[Row]:
             raw, offset = raw[3:], 3
         if len(raw) == limit and not raw.endswith(b"\n"):
             end += skip_line(opened)
-            yield too_large(file, number)
+            yield too_large().row(file, number)
             continue
         try:
             value = loads(raw)
@@ -91,10 +91,10 @@ def skip_line(opened: BinaryIO) -> int:
     return skipped
 
 
-def too_large(file: Path, line: int) -> Row:
-    """The row that is longer than ROW_LIMIT."""
-    message = f"The row is larger than {ROW_LIMIT // 2**20} MiB."
-    return Row(file, line, None, DataProblem(file, line, None, "too_large", message, "Split it or remove it."))
+def too_large() -> UnreadableError:
+    """What is wrong with a row that is longer than ROW_LIMIT."""
+    words = f"The row is larger than {ROW_LIMIT // 2**20} MiB."
+    return UnreadableError("too_large", None, words, "Split it or remove it.")
 
 
 def not_json(error: json.JSONDecodeError, column: int) -> UnreadableError:

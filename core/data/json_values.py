@@ -135,8 +135,7 @@ def _values(file: Path, text: _Text) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             if error.msg.startswith("Unterminated") or len(text.text) - error.pos < _CUT:
                 if len(text.text) - text.position > ROW_LIMIT:
-                    text.stopped = True
-                    yield too_large(file, text.line)
+                    yield _stopped(file, text, too_large())
                     return
                 if text.more():
                     continue

@@ -30,12 +30,12 @@ def table_rows(file: Path, opened: BinaryIO, head: bytes, delimiter: str) -> Ite
         except StopIteration:
             return
         except csv.Error as error:
-            found = too_large(file, line) if "field limit" in str(error) else _broken(str(error)).row(file, line)
+            found = _broken(str(error)).row(file, line)
             fields = [""]
         if not fields and not lines.too_large:
             continue
         if lines.too_large:
-            found = too_large(file, line)
+            found = too_large().row(file, line)
         elif found is None:
             problem = _not_utf8(fields) or (
                 _bad_header(fields) if header is None else _ragged(fields, header, delimiter)
@@ -60,7 +60,7 @@ def text_rows(file: Path, opened: BinaryIO) -> Iterator[Row]:
             raw = raw.removeprefix(BYTE_ORDER_MARK)
         if len(raw) == ROW_LIMIT and not raw.endswith(b"\n"):
             skip_line(opened)
-            yield too_large(file, number)
+            yield too_large().row(file, number)
             continue
         try:
             text = raw.decode("utf-8").rstrip("\r\n")
@@ -134,8 +134,11 @@ def _ragged(fields: list[str], header: list[str], delimiter: str) -> UnreadableE
 
 
 def _broken(message: str) -> UnreadableError:
+    if "field limit" in message:
+        return too_large()
     if message == "unexpected end of data":
-        return UnreadableError("ragged_row", None, "A quoted field is not closed.", 'End it with ".')
+        words = "A quoted field is not closed: all that follows was taken for a part of it."
+        return UnreadableError("ragged_row", None, words, 'End it with ".')
     if "expected after" in message:
         return UnreadableError("ragged_row", None, "A quote stands inside a quoted field.", 'Write it as "".')
     return UnreadableError("ragged_row", None, f"The row cannot be read: {message}.", "Mend it or remove it.")

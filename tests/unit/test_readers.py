@@ -138,6 +138,9 @@ def test_records_of_a_table_are_told_by_the_line_they_begin_on(tmp_path: Path) -
     content = 'a,b\n1,"two\nlines"\n\n3,4,5\n"6\n\n7",8\n'
     assert values(file, content) == [(2, {"a": "1", "b": "two\nlines"}), (6, {"a": "6\n\n7", "b": "8"})]
     assert told(file, content) == [(5, None, "The row has 3 fields, the header 2.")]
+    assert told(file, 'a\n1\n"2\n3\n') == [
+        (3, None, "A quoted field is not closed: all that follows was taken for a part of it.")
+    ]
     assert values(file, ",text\n0,a\n") == [(2, {"column 1": "0", "text": "a"})]
     assert values(file, "\ufefftext\na\n") == [(2, {"text": "a"})]
 
@@ -176,6 +179,9 @@ def test_a_packed_file_that_would_fill_the_memory_does_not(tmp_path: Path, monke
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert [row.problem.kind for row in rows if row.problem] == ["too_large"]
+        assert start == b"" or str(rows[-1].problem).startswith(
+            f"{file}:1: The row is larger than 1 MiB; the rest of the file was not read."
+        )
         assert peak < 24 * 2**20
 
 
