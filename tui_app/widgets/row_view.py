@@ -55,7 +55,7 @@ class RowView(Vertical):
     RowView { height: 1fr; min-height: 6; padding: 0 1; border-left: blank; }
     RowView:focus-within { border-left: outer $accent; }
     RowView > #headline, RowView > #verdict { height: auto; }
-    RowView > #row-keys { color: $secondary; height: 1; }
+    RowView > #row-keys { color: $secondary; height: auto; max-height: 2; }
     RowView > Input, RowView > Input:focus { background: $panel; display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

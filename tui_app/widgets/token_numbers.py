@@ -9,7 +9,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from core.text import human_count
+from core.text import human_count, safe
 from tui_app.widgets.fact_list import Fact, FactList
 from tui_app.widgets.length_histogram import LengthBin, LengthHistogram
 
@@ -43,7 +43,8 @@ class TokenNumbers(VerticalScroll, can_focus=True):
         """Show figures, if there are any, and how complete they are."""
         self.query_one("#counting", Static).update(state)
         chart, figures = self.query_one(LengthHistogram), self.query_one(FactList)
-        chart.display = figures.display = found is not None
+        figures.display = found is not None
+        chart.display = found is not None and found.longest_length > 0
         if found is not None:
             chart.show([LengthBin(*each) for each in found.bins], max_length)
             figures.show(facts_of(found, max_length, packing=packing))
@@ -59,7 +60,16 @@ def facts_of(found: TokenStatistics, max_length: int | None, *, packing: bool) -
         ("padded ", "" if packing else "bold"), (padded, "" if packing else "bold"),
         ", ", ("packed ", "bold" if packing else ""), (packed, "bold" if packing else ""),
     )  # fmt: skip
+    refused: list[Fact] = []
+    if found.refused:
+        count = f"{len(found.refused)} rows" if len(found.refused) > 1 else "1 row"
+        first = found.refused[0]
+        words = f"✗ {count}, the first is row {first.index + 1:,}: {first.message}"
+        refused = [Fact("Refused", Content.styled(safe(words), "bold $error"))]
+    if not found.longest_length:
+        return refused
     return [
+        *refused,
         Fact("Lengths", f"p50 {found.p50:,}  p95 {found.p95:,}  max {found.longest_length:,}"),
         Fact("Tokens", f"{human_count(found.total)}, {human_count(found.trained)} trained ({percent(share)})"),
         Fact(
