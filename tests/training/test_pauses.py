@@ -1,0 +1,81 @@
+"""Resting, freeing the device, going on, and a checkpoint that was damaged meanwhile: all of it to the same weights."""
+
+import time
+from pathlib import Path
+
+from core.cli import main
+from core.runs import events
+from core.runs.checkpoints import find_damage, place_of
+from core.runs.commands import send
+from core.runs.folder import RunFolder, summarize
+from core.runs.launch import start_run
+from core.runs.state import RunState
+from tests.training.runs import PATIENCE_SECONDS, events_of, make_run, wait_for
+
+WANTED = {
+    "max_steps": 40,
+    "save_strategy": "steps",
+    "save_steps": 10,
+    "save_total_limit": 2,
+    "lora_dropout": 0.1,
+    "gradient_accumulation_steps": 2,
+    "packing": True,
+}
+
+
+def result(folder: RunFolder) -> bytes:
+    return (folder.adapter / "adapter_model.safetensors").read_bytes()
+
+
+def wait_until(folder: RunFolder, *, alive: bool) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while folder.is_alive() != alive:
+        assert time.monotonic() < deadline, "the runner neither came nor went"
+        time.sleep(0.05)
+
+
+def stepped(state: RunState) -> bool:
+    return state.step >= 2
+
+
+def test_a_run_that_rested_freed_its_device_and_lost_a_checkpoint_ends_the_same(tiny_model: Path, rows: Path) -> None:
+    undisturbed, disturbed = make_run(tiny_model, rows, **WANTED), make_run(tiny_model, rows, **WANTED)
+    assert start_run(undisturbed).wait(timeout=180) == 0
+    assert [one.step for one in undisturbed.read_state().checkpoints] == [30, 40]
+    assert not place_of(undisturbed, 10).exists()
+
+    process = start_run(disturbed)
+    wait_for(disturbed, stepped)
+    send(disturbed, "pause")
+    state = wait_for(disturbed, lambda state: state.paused is not None)
+    assert summarize(disturbed).state == "paused"
+    time.sleep(0.3)
+    assert disturbed.read_state().step == state.step
+    send(disturbed, "continue")
+    wait_for(disturbed, lambda later: later.step > state.step and later.paused is None)
+    send(disturbed, "release")
+    assert process.wait(timeout=60) == 0
+    freed = disturbed.read_state()
+    assert isinstance(freed.outcome, events.RunStopped)
+    assert freed.outcome.released
+    assert summarize(disturbed).state == "released"
+    assert 0 < freed.step < 40
+
+    assert main(["continue", disturbed.id]) == 0
+    wait_until(disturbed, alive=True)
+    wait_for(disturbed, lambda state: any(one.step >= 20 for one in state.checkpoints))
+    send(disturbed, "stop")
+    wait_until(disturbed, alive=False)
+    stopped = disturbed.read_state()
+    newest, older = (stopped.checkpoints[index] for index in (-1, -2))
+    (disturbed.path / newest.path / "optimizer.pt").write_bytes(b"no longer what it was")
+    assert main(["resume", disturbed.id]) == 2
+    assert find_damage(disturbed.path / older.path) is None
+    assert main(["resume", disturbed.id, "--from", str(older.step)]) == 0
+
+    assert isinstance(disturbed.read_state().outcome, events.RunFinished)
+    assert result(disturbed) == result(undisturbed)
+    assert [(s.step, s.loss) for s in disturbed.read_state().steps] == [
+        (s.step, s.loss) for s in undisturbed.read_state().steps
+    ]
+    assert events.CheckpointDeleted(newest.path) in events_of(disturbed)
