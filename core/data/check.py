@@ -146,32 +146,45 @@ def _folder_beside(folder: Path) -> Iterator[Path]:
     """A folder to be filled that takes the name when it is whole; whoever dies before leaves it to `_clear_away`."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        with _alone_in(folder.parent):
+            made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            lock = (made / _LOCK_NAME).open("wb")
+            fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise _no_room(folder.parent, error) from error
     try:
-        with (made / _LOCK_NAME).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield made
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(FileExistsError):
+        yield made
+        with _alone_in(folder.parent):
+            # Another pass over the same files may have been faster, and its rows be read already.
+            if _read(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
     except OSError as error:
         raise _no_room(made, error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        lock.close()
 
 
 def _clear_away(home: Path) -> None:
     """Remove what dead passes left, and what nobody has used for a month."""
-    for entry in home.iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.startswith("."):
-                with (entry / _LOCK_NAME).open("rb") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(OSError), _alone_in(home):
+        for entry in home.iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.startswith("."):
+                    with (entry / _LOCK_NAME).open("rb") as lock:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(entry, ignore_errors=True)
+                elif time.time() - (entry / _FACTS_NAME).stat().st_mtime > _KEPT_SECONDS:
                     shutil.rmtree(entry, ignore_errors=True)
-            elif time.time() - (entry / _FACTS_NAME).stat().st_mtime > _KEPT_SECONDS:
-                shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(home: Path) -> Iterator[None]:
+    # A folder that was made but is not locked yet must not look like that of a dead pass.
+    with home.with_name(f"{home.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _no_room(folder: Path, error: OSError) -> SftuiError:

@@ -50,6 +50,8 @@ class RowPass:
         self._sample: tuple[dict[str, Any], ...] = ()
         self.good = 0
         """Rows of all sources until now that can be trained on."""
+        self.hopeless = False
+        """Whether reading on in this source would only say again that no column is known."""
 
     def __enter__(self) -> "RowPass":
         return self
@@ -62,11 +64,6 @@ class RowPass:
         """How much was said about rows until now."""
         return self._report.count
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether reading on would only say again that no column is known."""
-        return self._found is not None and self._found.mapping.form == "unknown"
-
     def begin(self, source: SourceFiles, files: Sequence[StoredFile]) -> None:
         """Start with the rows of another source."""
         self._source, self._files = source, tuple(files)
@@ -74,6 +71,8 @@ class RowPass:
         name = self._folder / index_name(len(self._sources))
         self._index = self._closing.enter_context(name.open("wb", buffering=_BUFFER))
         self._found: Recognised | None = None
+        self._mapping: ColumnMapping | None = None
+        self.hopeless = False
         self._waiting: list[tuple[Row, int]] = []
         self._objects: list[dict[str, Any]] = []
         self._types = ColumnTypes()
@@ -84,8 +83,8 @@ class RowPass:
         """The next row of the source, from its file of this number."""
         if self._only is not None:
             row.value = only(row.value, self._only)
-        if self._found is not None:
-            self._judge(row, file, self._found.mapping)
+        if self._mapping is not None:
+            self._judge(row, file, self._mapping)
             return
         self._waiting.append((row, file))
         if isinstance(row.value, dict):
@@ -150,11 +149,12 @@ class RowPass:
     def _look(self) -> None:
         if self._objects:
             self._found = self._mapped(recognise(self._objects))
+            self._mapping = self._found.mapping
+            self.hopeless = self._mapping.form == "unknown"
             self._sample = self._sample or tuple(shortened(value) for value in self._objects[:_SAMPLE_ROWS])
-        waiting, mapping = self._waiting, self._found.mapping if self._found else ColumnMapping()
-        self._waiting, self._objects = [], []
+        waiting, self._waiting, self._objects = self._waiting, [], []
         for row, file in waiting:
-            self._judge(row, file, mapping)
+            self._judge(row, file, self._mapping or ColumnMapping())
 
     def _mapped(self, found: Recognised) -> Recognised:
         told = self._told
@@ -175,11 +175,13 @@ class RowPass:
             return
         packed = pack(made)
         self._hash.update(packed + b"\n")
-        seen = self._seen.add(hash(packed))
-        self._duplicates += seen
-        for warning in (doubt(made), self._types.changed(row.value), _DUPLICATE if seen else None):
-            if warning is not None:
-                self._report.add(warning.at(row.file, row.line))
+        if self._seen.add(hash(packed)):
+            self._duplicates += 1
+            self._report.add(_DUPLICATE.at(row.file, row.line))
+        if (doubtful := doubt(made)) is not None:
+            self._report.add(doubtful.at(row.file, row.line))
+        if (changed := self._types.changed(row.value)) is not None:
+            self._report.add(changed.at(row.file, row.line))
         if row.offset is None or row.length is None:
             self._copies.write(packed + b"\n")
             self._index.write(RECORD.pack(self._copied, len(packed), row.line, 2 * file + 1))

@@ -219,6 +219,25 @@ def test_killed_it_leaves_no_half_store_and_the_next_pass_clears_up(tmp_path: Pa
     assert stores() == [facts.store.name]
 
 
+def test_of_two_passes_over_the_same_files_the_faster_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.data.check._REPORT_SECONDS", 0.0)
+    file = many(tmp_path / "a.jsonl", 100)
+    faster: list[tuple[DataFacts, int]] = []
+
+    def meanwhile(_: Progress) -> None:
+        if not faster:
+            facts = read_facts([file])
+            assert facts.store is not None
+            faster.append((facts, facts.store.stat().st_ino))
+
+    facts = check(files_request(file), meanwhile)
+    assert facts.store is not None
+    assert (facts, facts.store.stat().st_ino) == faster[0]
+    assert stores() == [facts.store.name]
+
+
 def test_stores_that_nobody_used_for_a_month_are_cleared_away(tmp_path: Path) -> None:
     old, used = read_facts([many(tmp_path / "a.jsonl", 1)]), read_facts([many(tmp_path / "b.jsonl", 2)])
     for facts in (old, used):
