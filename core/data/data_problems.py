@@ -18,8 +18,7 @@ def data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
         return []
     found = _row_problems("datasets", data, spec.sftui.bad_rows)
     found += _other_forms(data)
-    turns = data.form == "messages" or (bool(data.preview) and isinstance(data.preview[0].get("prompt"), list))
-    if spec.assistant_only_loss and not turns and data.form != "unknown":
+    if spec.assistant_only_loss and not has_turns(data) and data.form != "unknown":
         message = f"needs `messages`, and the rows are in {data.form} form."
         found.append(Problem("assistant_only_loss", "error", message, "Turn it off."))
     if spec.completion_only_loss and data.form not in ("prompt-completion", "unknown"):
@@ -32,6 +31,27 @@ def data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
         message = "would leave nothing to train on: there is one row."
         found.append(Problem("test_split_size", "error", message, "Add rows, or empty it."))
     return found
+
+
+def template_problems(spec: RunSpec, data: DataFacts | None, *, has_template: bool) -> list[Problem]:
+    """What is missing to show turns to a model that may have no chat template of its own."""
+    if has_template or spec.chat_template_path is not None:
+        return []
+    if spec.assistant_only_loss:
+        message = "needs a chat template, and the model has none."
+        fix = "Turn it off, choose an instruct model, or set chat_template_path, for example to chatml."
+        return [Problem("assistant_only_loss", "error", message, fix)]
+    if data is None or not has_turns(data):
+        return []
+    message = "is empty, and the rows hold turns, for which the model has no chat template."
+    return [
+        Problem("chat_template_path", "error", message, "Set it, for example to chatml, or take an instruct model.")
+    ]
+
+
+def has_turns(data: DataFacts) -> bool:
+    """Whether the rows are conversations, which a chat template makes a text of."""
+    return data.form == "messages" or (bool(data.preview) and isinstance(data.preview[0].get("prompt"), list))
 
 
 def held_out_problems(held_out: DataFacts, form: Form | None, bad_rows: BadRows) -> list[Problem]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.choice import Choice
-from core.data.data_problems import HELD_OUT_FIELD, data_problems, held_out_problems
+from core.data.data_problems import HELD_OUT_FIELD, data_problems, held_out_problems, template_problems
 from core.data.facts import DataFacts
 from core.data.request import held_out_request, training_request
 from core.devices.choose import ChosenDevice, choose_device
@@ -195,6 +195,7 @@ def make_plan(
         return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
     choices.insert(0, Choice("auto_class", model.architecture.auto_class, model.architecture.reason))
     problems += _model_problems(spec, model)
+    problems += template_problems(spec, data, has_template=model.architecture.chat_template)
     start = None
     if spec.use_peft and spec.sftui.start_from_adapter is not None:
         try:
@@ -265,9 +266,6 @@ def _model_problems(spec: RunSpec, model: ModelFacts) -> list[Problem]:
         message = "saves nothing: bitsandbytes quantizes none of this model's layers."
         found.append(Problem(field, "warning", message, "Turn it off."))
     found += stored_problems(spec, model.architecture)
-    if spec.assistant_only_loss and not model.architecture.chat_template:
-        message = "needs a chat template, and the model has none."
-        found.append(Problem("assistant_only_loss", "error", message, "Turn it off, or choose an instruct model."))
     return found
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from core import starter
-from core.data.check import read_facts
+from core.data.check import check, read_facts
+from core.data.request import training_request
 from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.memory.plan import ModelFacts, Plan, describe_plan, make_plan, plan_here, read_model
 from core.models.inventory_file import Inventory, InventoryParameter
 from core.spec.build import build_spec, check_values
 from core.spec.presets import PRESETS
+from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
 from tests.unit.test_choose_device import NONE, gpu, reading
 
@@ -138,6 +140,60 @@ def test_data_that_does_not_go_with_the_spec_is_told(
     plan = make_plan(spec(**values), model, ONE_GPU, HOST, data)
     assert [name for name, _ in problems(plan)] == [field]
     assert words in problems(plan)[0][1]
+
+
+TURN = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+
+
+def planned(folder: Path, model: ModelFacts | None, *given: Any, **values: Any) -> list[Problem]:
+    asked = spec(datasets=[str(rows(folder, *given))], **values)
+    return list(make_plan(asked, model, ONE_GPU, HOST, check(training_request(asked))).problems)
+
+
+def test_bad_rows_stop_a_run_or_are_left_out_as_the_spec_says(tmp_path: Path, model: ModelFacts) -> None:
+    (stopped,) = planned(tmp_path, model, TURN, 5, 6)
+    assert (stopped.field, stopped.level) == ("datasets", "error")
+    assert stopped.message.startswith("2 rows are wrong; the first: ")
+    assert "sftui.bad_rows: skip" in stopped.fix
+    (skipped,) = planned(tmp_path, model, TURN, 5, 6, sftui={"bad_rows": "skip"})
+    assert (skipped.field, skipped.level) == ("datasets", "warning")
+    assert "2 bad rows are left out of 3; the first: " in skipped.message
+    assert "problems.jsonl" in skipped.fix
+    (none_left,) = planned(tmp_path, model, 5, sftui={"bad_rows": "skip"})
+    assert none_left.level == "error"
+
+
+def test_columns_that_say_nothing_are_named(tmp_path: Path, model: ModelFacts) -> None:
+    (problem,) = planned(tmp_path, model, {"frage": "a", "antwort": "b"})
+    assert (problem.field, problem.message) == ("datasets", "has columns that say nothing: `frage`, `antwort`.")
+    assert "sftui.columns" in problem.fix
+    columns = {"user": "frage", "assistant": "antwort"}
+    assert planned(tmp_path, model, {"frage": "a", "antwort": "b"}, sftui={"columns": columns}) == []
+
+
+def test_sources_in_different_forms_do_not_mix(tmp_path: Path, model: ModelFacts) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "a"}\n')
+    plan = make_plan(spec(), model, ONE_GPU, HOST, read_facts([rows(tmp_path, TURN), text]))
+    assert problems(plan) == [("datasets[1]", "is in text form, and the rows before are in messages form.")]
+
+
+def test_one_row_cannot_be_split(tmp_path: Path, model: ModelFacts) -> None:
+    (problem,) = planned(tmp_path, model, TURN, test_split_size=0.5)
+    assert problem.field == "test_split_size"
+
+
+def test_turns_need_a_chat_template(tmp_path: Path, model: ModelFacts) -> None:
+    base = replace(model, architecture=replace(model.architecture, chat_template=False))
+    alpaca = {"instruction": "a", "output": "b"}
+    for row in (TURN, alpaca):
+        (problem,) = planned(tmp_path, base, row)
+        assert (problem.field, problem.level) == ("chat_template_path", "error")
+        assert planned(tmp_path, base, row, chat_template_path="chatml") == []
+        assert planned(tmp_path, model, row) == []
+    assert planned(tmp_path, base, {"text": "a"}) == []
+    # Alpaca's turns are those of a user and an assistant.
+    assert planned(tmp_path, model, alpaca, assistant_only_loss=True) == []
 
 
 def test_a_model_that_does_not_go_with_the_spec_is_told(model: ModelFacts) -> None:
