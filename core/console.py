@@ -5,6 +5,7 @@ from typing import Never
 
 from tqdm import tqdm
 
+from core.data.rows import KIND_TITLES
 from core.runs import events
 from core.runs.events import Entry, encode
 from core.runs.state import RunState
@@ -28,6 +29,7 @@ class TextReporter:
     def __init__(self) -> None:
         self._bar: tqdm[Never] | None = None
         self._quarters_loaded = 0
+        self._data_step, self._quarters_of_data = "", 0
         self._on_terminal = sys.stderr.isatty()
 
     def tell(self, entry: Entry, state: RunState) -> None:
@@ -39,6 +41,8 @@ class TextReporter:
                 self._step(step, state)
             case events.LoadProgressed() as progress:
                 self._load(progress)
+            case events.DataProgressed() as progress:
+                self._read(progress)
             case events.RunFinished() | events.RunStopped() | events.RunFailed():
                 self.close()
                 self._say(entry.event)
@@ -71,6 +75,15 @@ class TextReporter:
             self._say(progress)
         self._quarters_loaded = quarters
 
+    def _read(self, progress: events.DataProgressed) -> None:
+        """Say each quarter of a long look at the data."""
+        if progress.step != self._data_step:
+            self._data_step, self._quarters_of_data = progress.step, 0
+        quarters = 4 * progress.done // max(1, progress.total)
+        if self._quarters_of_data < quarters < 4:
+            self._say(progress)
+        self._quarters_of_data = quarters
+
     def _say(self, event: events.Event) -> None:
         line = describe(event)
         if line:
@@ -92,8 +105,12 @@ def describe(event: events.Event) -> str:
             return f"{event.phase}: {safe(event.detail)}" if event.detail else event.phase
         case events.ChoiceMade():
             return f"  {event.name} = {safe(event.value)} ({safe(event.reason)})"
+        case events.DataProgressed():
+            share = event.done / max(1, event.total)
+            return f"  {event.step} the rows: {share:.0%}"
         case events.DataPrepared():
-            return f"  {event.train_rows:,} rows to train on, {event.held_out_rows:,} held out ({event.form})"
+            lines = [f"{event.train_rows:,} rows to train on, {event.held_out_rows:,} held out ({event.form})"]
+            return "\n".join(f"  {line}" for line in [*lines, *data_lines(event)])
         case events.LoadProgressed():
             files = "1 file" if event.total_files == 1 else f"{event.done_files} of {event.total_files} files"
             return f"  {human_bytes(event.done_bytes)} of {human_bytes(event.total_bytes)} loaded, {files}"
@@ -127,6 +144,31 @@ def describe(event: events.Event) -> str:
             return "\n".join(line for line in lines if line)
         case _:
             return ""
+
+
+def data_lines(event: events.DataPrepared) -> list[str]:
+    """What the rows came to, and what of them was left out or cut; empty for journals that do not tell."""
+    lines = []
+    if event.tokens is not None and event.trained_tokens is not None:
+        packed = event.sequences is not None and event.sequences != event.train_rows
+        into = f" in {event.sequences:,} sequences" if packed else ""
+        lines.append(f"{event.tokens:,} tokens{into}, {event.trained_tokens:,} of them trained")
+    if event.skipped_rows:
+        kinds = ", ".join(f"{one.rows:,} {_kind_title(one.kind)}" for one in event.skipped_kinds)
+        lines.append(f"{_rows(event.skipped_rows)} left out" + (f": {kinds}" if kinds else ""))
+    if event.dropped_rows:
+        lines.append(f"{_rows(event.dropped_rows)} left out: nothing to learn from within max_length")
+    if event.truncated_rows:
+        lines.append(f"{_rows(event.truncated_rows)} cut at max_length")
+    return lines
+
+
+def _kind_title(kind: str) -> str:
+    return next((safe(title) for name, title in KIND_TITLES.items() if name == kind), safe(kind.replace("_", " ")))
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def side_by_side(state: RunState, width: int = 100) -> str:

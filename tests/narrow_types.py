@@ -13,8 +13,13 @@ _NO_WIDTHS = re.compile(
 )
 _TOKENS = re.compile(r"_token_id$|_token_index$|_token$|^(bos|eos|pad|sep|cls|unk|mask)_")
 _NARROWEST = 8
-_OWN: dict[str, dict[str, Any]] = {"lfm2": {"layer_types": ["conv", "full_attention"]}}
-"""What shows a type's kinds of layers where its defaults do not."""
+_GROUPS = {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2}
+_OWN: dict[str, dict[str, Any]] = {
+    "deepseek_v2": _GROUPS,
+    "dots1": _GROUPS,
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+}
+"""What a type's defaults miss, or do not show of its kinds of layers."""
 
 
 def narrow_config(model_type: str, narrower: int = 16) -> Any:
