@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Literal
 
 from jinja2 import TemplateError
@@ -11,15 +11,19 @@ from trl.data_utils import common_prefix_length
 
 from core.choice import Choice
 from core.data.learn_from import LearnFrom
-from core.data.masks import Messages, Span, TurnFinder, check_answers, check_prompt, check_spans
+from core.data.masks import Messages, TurnFinder, check_answers, check_prompt, check_spans
 from core.data.rendered_chat import ERRORS, PROBE, ChatTemplate, marks_answers
 from core.data.template_facts import TemplateFacts, template_facts, unusable
+from core.data.token_spans import Asked, Encoded, trained_tokens, trained_without_offsets
 from core.data.tokenized_row import RowError, TokenizedRow
 from core.spec.problems import Problem
 
 __all__ = ["MaskWay", "RowError", "RowTokenizer", "TokenizedRow"]
 
 MaskWay = Literal["markers", "training-template", "computed", "completion", "all"]
+
+Tokens = Generator[Asked, Any, tuple[list[int], list[bool]]]
+"""Steps that end in the tokens and in which of them are trained."""
 
 _WAYS: Mapping[MaskWay, str] = {
     "markers": "the chat template itself marks what the assistant says",
@@ -68,59 +72,101 @@ class RowTokenizer:
 
     def tokenize(self, row: Mapping[str, Any]) -> TokenizedRow:
         """The row's tokens, uncut. Raises RowError when the template refuses it or its mask cannot be proven."""
+        (made,) = self.tokenize_many([row])
+        if isinstance(made, RowError):
+            raise made
+        return made
+
+    def tokenize_many(self, rows: Sequence[Mapping[str, Any]]) -> list[TokenizedRow | RowError]:
+        """The same of many rows, whose texts are encoded together: on all cores, where tokenizers may take them."""
+        made: list[TokenizedRow | RowError | None] = [None] * len(rows)
+        steps = [self._steps(row) for row in rows]
+        answers: dict[int, Encoded | None] = dict.fromkeys(range(len(rows)))
+        while answers:
+            asked: dict[int, Asked] = {}
+            for index, answer in answers.items():
+                try:
+                    asked[index] = steps[index].send(answer)
+                except StopIteration as done:
+                    made[index] = done.value
+                except RowError as error:
+                    made[index] = error
+            answers = dict(zip(asked, self._encode(list(asked.values())), strict=True))
+        return [one for one in made if one is not None]
+
+    def _steps(self, row: Mapping[str, Any]) -> Generator[Asked, Any, TokenizedRow]:
+        """The way of one row; asks for each text to be encoded, and is sent what became of it."""
         if row.get("images"):
             raise RowError("images", "The row has images, which are not text.", "Remove them to train on the text.")
-        tools = row.get("tools")
-        tools = json.loads(tools) if isinstance(tools, str) else tools
+        tools = _tools_of(row)
         if "text" in row:
-            ids, trained = self._text(row["text"])
+            ids, trained = yield from self._text(row["text"])
         elif "messages" in row:
-            ids, trained = self._messages(row["messages"], tools or None)
+            ids, trained = yield from self._messages(row["messages"], tools)
         elif isinstance(row["prompt"], str):
-            ids, trained = self._completed_text(row["prompt"], row["completion"])
+            ids, trained = yield from self._completed_text(row["prompt"], row["completion"])
         else:
-            ids, trained = self._completed(row["prompt"], row["completion"], tools or None)
+            ids, trained = yield from self._completed(row["prompt"], row["completion"], tools)
         if not any(trained):
             raise RowError(
                 "nothing_trained", "There is nothing in the row to learn from.", "Give it an answer, or remove it."
             )
         ends = self.end_ids
-        return TokenizedRow(ids, trained, tuple(place for place, token in enumerate(ids) if token in ends))
+        return TokenizedRow(ids, trained, tuple([place for place, token in enumerate(ids) if token in ends]))
 
-    def _text(self, text: str) -> tuple[list[int], list[bool]]:
+    def _text(self, text: str) -> Tokens:
         if self._learn_from != "all":
             raise _wrong_form("a plain text")
-        ids = self._plain_ids(self._ended(text))
+        ids = yield from self._plain(self._ended(text))
         return ids, [True] * len(ids)
 
-    def _messages(self, messages: Messages, tools: Any) -> tuple[list[int], list[bool]]:
+    def _messages(self, messages: Messages, tools: Any) -> Tokens:
         if self._learn_from == "completion":
             raise _wrong_form("a conversation without a prompt of its own")
-        if self._learn_from == "all":
-            ids = self._encode(self._rendered(messages, tools))["input_ids"]
-            return ids, [True] * len(ids)
-        return self._assistant(messages, tools)
+        if self._learn_from == "assistant":
+            return (yield from self._assistant(messages, tools))
+        encoded = yield self._rendered(messages, tools), False
+        return encoded.ids, [True] * len(encoded.ids)
 
-    def _completed_text(self, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
+    def _completed_text(self, prompt: str, completion: str) -> Tokens:
         if self._learn_from == "assistant":
             raise _wrong_form("a prompt and a completion without roles")
-        prompt_ids, ids = self._plain_ids(prompt), self._plain_ids(prompt + self._ended(completion))
+        prompt_ids = yield from self._plain(prompt)
+        ids = yield from self._plain(prompt + self._ended(completion))
         return ids, self._after(prompt_ids, ids)
 
-    def _completed(self, prompt: Messages, completion: Messages, tools: Any) -> tuple[list[int], list[bool]]:
+    def _completed(self, prompt: Messages, completion: Messages, tools: Any) -> Tokens:
         messages = [*prompt, *completion]
-        template = self._template(tools)
-        asked = template.render(prompt, tools, answer=True)
-        prompt_ids: list[int] = self._encode(asked)["input_ids"]
+        asked = self._template(tools).render(prompt, tools, answer=True)
+        prompt_ids = (yield asked, False).ids
         if self._learn_from == "assistant":
-            ids, trained = self._assistant(messages, tools)
+            ids, trained = yield from self._assistant(messages, tools)
             after = self._after(prompt_ids, ids)
             return ids, [one and other for one, other in zip(trained, after, strict=True)]
         text = self._rendered(messages, tools)
         if self._learn_from == "completion":
             check_prompt(prompt, asked, text)
-        ids = self._encode(text)["input_ids"]
+        ids = (yield text, False).ids
         return ids, self._after(prompt_ids, ids)
+
+    def _assistant(self, messages: Messages, tools: Any) -> Tokens:
+        template = self._template(tools)
+
+        def render(turns: Messages, answer: bool) -> str:
+            return template.render(turns, tools, answer=answer)
+
+        if template.marks_answers:
+            text, spans = template.render_marked(messages, tools)
+            check_spans(messages, text, spans, render)
+        else:
+            text = render(messages, False)
+            spans = self._finder(template).spans(messages, text, render)
+        encoded = yield text, False
+        if encoded.encoding is None:
+            trained = yield from trained_without_offsets(encoded.ids, text, spans)
+        else:
+            trained = trained_tokens(encoded.encoding, text, spans, exactly=not template.marks_answers)
+        return encoded.ids, trained
 
     def _rendered(self, messages: Messages, tools: Any) -> str:
         """The whole text of which all that the assistant says is a part."""
@@ -136,81 +182,28 @@ class RowTokenizer:
         length = common_prefix_length(prompt, ids)
         return [False] * length + [True] * (len(ids) - length)
 
-    def _assistant(self, messages: Messages, tools: Any) -> tuple[list[int], list[bool]]:
-        template = self._template(tools)
-
-        def render(turns: Messages, answer: bool) -> str:
-            return template.render(turns, tools, answer=answer)
-
-        if template.marks_answers:
-            text, spans = template.render_marked(messages, tools)
-            check_spans(messages, text, spans, render)
-        else:
-            text = render(messages, False)
-            spans = self._finder(template).spans(messages, text, render)
-        encoded = self._encode(text)
-        ids: list[int] = encoded["input_ids"]
-        return ids, self._trained(encoded, text, spans, exactly=not template.marks_answers)
-
-    def _trained(self, encoded: Any, text: str, spans: Sequence[Span], *, exactly: bool) -> list[bool]:
-        """Which tokens the spans of characters hold; `exactly`: none that reaches into another's turn."""
-        trained = [False] * len(encoded["input_ids"])
-        for start, end in spans:
-            first, last = self._token_range(encoded, text, start, end)
-            if exactly and first < last:
-                last -= self._reaches_over(encoded, last - 1, text, end)
-            trained[first:last] = [True] * (last - first)
-        return trained
-
-    def _token_range(self, encoded: Any, text: str, start: int, end: int) -> tuple[int, int]:
-        if not self._tokenizer.is_fast:
-            return self._boundary(encoded["input_ids"], text, start), self._boundary(encoded["input_ids"], text, end)
-        # Some characters are in no token: those that the tokenizer leaves out.
-        for place in range(start, end):
-            first = encoded.char_to_token(place)
-            if first is not None:
-                break
-        else:
-            return 0, 0
-        place = end - 1
-        while (last := encoded.char_to_token(place)) is None:
-            place -= 1
-        return first, last + 1
-
-    def _reaches_over(self, encoded: Any, token: int, text: str, end: int) -> bool:
-        """Whether a span's last token belongs to the next turn. Raises RowError if it belongs to both."""
-        if not self._tokenizer.is_fast:
-            return False
-        start, stop = encoded.token_to_chars(token)
-        if stop <= end or not text[end:stop].strip():
-            return False
-        if text[start:end].strip():
-            raise RowError(
-                "mask_unproven",
-                f"The end of an answer and what follows it are one token: {text[start:stop]!r}.",
-                "Take a template that ends answers with a token of its own.",
-            )
-        return True
-
-    def _boundary(self, ids: list[int], text: str, place: int) -> int:
-        """The token that a place between two characters stands before, for tokenizers that keep no offsets."""
-        before: list[int] = self._encode(text[:place])["input_ids"]
-        if ids[: len(before)] != before:
-            raise RowError(
-                "mask_unproven",
-                "This tokenizer does not tell which characters a token stands for, and a turn begins within one.",
-                "Take the model's fast tokenizer (tokenizer.json), or learn from the completion or the whole text.",
-            )
-        return len(before)
-
-    def _encode(self, text: str) -> Any:
-        # The template writes the special tokens itself: with those of the tokenizer there would be two.
-        return self._tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
-
-    def _plain_ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+    def _plain(self, text: str) -> Generator[Asked, Any, list[int]]:
+        ids: list[int] = (yield text, True).ids
         bos = self._tokenizer.bos_token_id
+        # The text may begin with the token that the tokenizer puts before it.
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    def _encode(self, asked: Sequence[Asked]) -> list[Encoded]:
+        made: dict[int, Encoded] = {}
+        # A template writes the special tokens itself: with those of the tokenizer there would be two.
+        for special in (False, True):
+            places = [place for place, (_, wanted) in enumerate(asked) if wanted is special]
+            if not places:
+                continue
+            batch = self._tokenizer(
+                [asked[place][0] for place in places],
+                add_special_tokens=special,
+                return_attention_mask=False,
+                verbose=False,
+            )
+            encodings = batch.encodings or [None] * len(places)
+            made.update(zip(places, map(Encoded, batch["input_ids"], encodings), strict=True))
+        return [made[place] for place in range(len(asked))]
 
     def _ended(self, text: str) -> str:
         end = self._tokenizer.eos_token
@@ -261,6 +254,14 @@ class RowTokenizer:
         except RowError as error:
             return unusable(error)
         return template_facts(template, self._tokenizer, spans, only_spans=only_answers)
+
+
+def _tools_of(row: Mapping[str, Any]) -> Any:
+    tools = row.get("tools")
+    try:
+        return (json.loads(tools) if isinstance(tools, str) else tools) or None
+    except ValueError as error:
+        raise RowError("wrong_form", "`tools` is a text that is not JSON.", "Write it as a list of tools.") from error
 
 
 def _wrong_form(what: str) -> RowError:

@@ -250,29 +250,39 @@ def test_each_row_with_tools_may_have_a_template_of_its_own() -> None:
     assert "<|im_start|>" in tokenizer.decode(rows.tokenize({"messages": CHAT}).input_ids)
 
 
-def test_a_slow_tokenizer_is_asked_for_the_tokens_before_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = (
+def test_a_tokenizer_without_offsets_is_asked_for_the_tokens_before_each_turn() -> None:
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
-        "{% if add_generation_prompt %}assistant:{% endif %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    tokenizer = chat_tokenizer(plain)
-    fast = RowTokenizer(tokenizer, "assistant").tokenize({"messages": CHAT})
-    monkeypatch.setattr(type(tokenizer), "is_fast", False)
-    assert RowTokenizer(tokenizer, "assistant").tokenize({"messages": CHAT}) == fast
+    assert not tokenizer.is_fast
+    rows = RowTokenizer(tokenizer, "assistant")
+    assert rows.way == "computed"
+    row = rows.tokenize(
+        {"messages": [{"role": "user", "content": "Grüße?"}, {"role": "assistant", "content": "Ja, ß."}]}
+    )
+    trained = [token for token, one in zip(row.input_ids, row.trained, strict=True) if one]
+    assert tokenizer.decode(trained) == "Ja, ß.</s>"
+    assert row.ends[-1] == len(row.input_ids) - 1
 
 
-def test_a_turn_that_begins_within_a_token_of_a_slow_tokenizer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # "pr" and "inter" are one token with what follows.
+def test_a_turn_that_begins_within_a_token_without_offsets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import BatchEncoding
+
     merged = (
         "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }} toke"
         "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
     )
     tokenizer = chat_tokenizer(merged)
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "nizer"}]
-    assert len(tokenizer("tokenizer")["input_ids"]) == 1
-    monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    assert len(tokenizer(" tokenizer")["input_ids"]) == 1
+    rows = RowTokenizer(tokenizer, "assistant")
+    monkeypatch.setattr(BatchEncoding, "encodings", None)
     with pytest.raises(RowError, match="a turn begins within one"):
-        RowTokenizer(tokenizer, "assistant").tokenize({"messages": messages})
+        rows.tokenize({"messages": messages})
 
 
 def test_an_end_that_shares_a_token_with_the_next_turn_is_refused() -> None:
@@ -283,4 +293,33 @@ def test_an_end_that_shares_a_token_with_the_next_turn_is_refused() -> None:
     rows = RowTokenizer(chat_tokenizer(shared), "assistant")
     messages = [{**message, "content": "token"} for message in CHAT]
     with pytest.raises(RowError, match="are one token: ' tokenizer'"):
+        rows.tokenize({"messages": messages})
+
+
+def test_many_rows_are_made_as_one_by_one_with_the_refused_among_them() -> None:
+    tokenizer = chat_tokenizer(CHATML, adds_bos=True)
+    rows: list[dict[str, Any]] = [
+        {"text": "One."},
+        {"messages": CHAT},
+        {"messages": CHAT, "tools": "{"},
+        {"prompt": "2 + 2 =", "completion": " 4"},
+        {"prompt": CHAT[:1], "completion": CHAT[1:2]},
+        {"messages": CHAT, "images": ["cat.png"]},
+    ]
+    maker = RowTokenizer(tokenizer, "all")
+    made = maker.tokenize_many(rows)
+    assert [one.kind if isinstance(one, RowError) else "made" for one in made] == [
+        *("made", "made", "wrong_form", "made", "made", "images")
+    ]
+    assert [one for one in made if not isinstance(one, RowError)] == [maker.tokenize(rows[at]) for at in (0, 1, 3, 4)]
+    assert maker.tokenize_many([]) == []
+
+
+def test_a_start_that_shares_a_token_with_the_turn_before_is_refused() -> None:
+    joined = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    rows = RowTokenizer(chat_tokenizer(joined), "assistant")
+    messages = [{"role": "user", "content": "token"}, {"role": "assistant", "content": "izer"}]
+    with pytest.raises(RowError, match="are one token: 'tokenizer'"):
         rows.tokenize({"messages": messages})
