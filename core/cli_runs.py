@@ -51,6 +51,12 @@ def add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume.add_argument("run")
     resume.add_argument("--from", dest="step", type=int, metavar="STEP", help="from this checkpoint; 0 begins anew")
     resume.add_argument("--detach", action="store_true", help="start it and leave")
+    change = command("set", _set, "Make a run that trains longer or shorter.")
+    change.add_argument("run")
+    change.add_argument("length", metavar="max_steps=N|num_train_epochs=N")
+    note = command("note", _note, "Write a note to a run; without a text, print its notes.")
+    note.add_argument("run")
+    note.add_argument("text", nargs="*")
     for name, request in _REQUESTS.items():
         added = command(name, _send, request.help)
         added.set_defaults(command=name, detach=True)
@@ -166,6 +172,39 @@ def _send(options: argparse.Namespace) -> int:
     request_id = send(folder, _REQUESTS[options.command].request(options))
     words = f"{folder.id}: asked to {options.command}"
     print(json.dumps({"id": request_id, "run": folder.id}) if options.json else words)
+    return DONE
+
+
+def _set(options: argparse.Namespace) -> int:
+    from core.runs.commands import send
+    from core.runs.folder import find_run
+
+    name, _, text = options.length.partition("=")
+    try:
+        value = float(int(text)) if name == "max_steps" else float(text)
+    except ValueError:
+        value = 0.0
+    if name not in ("max_steps", "num_train_epochs") or not 0 < value < float("inf"):
+        hint = "Write max_steps=600, or num_train_epochs=2."
+        raise SftuiError("Wrong use", f"{options.length} is no length of a run.", hint)
+    folder = find_run(options.run)
+    request_id = send(folder, "set_max_steps" if name == "max_steps" else "set_num_train_epochs", value)
+    print(json.dumps({"id": request_id, "run": folder.id}) if options.json else f"{folder.id}: asked for {name} {text}")
+    return DONE
+
+
+def _note(options: argparse.Namespace) -> int:
+    from core.runs.folder import find_run
+    from core.runs.notes import add_note, read_notes
+
+    folder = find_run(options.run)
+    if options.text:
+        add_note(folder, " ".join(options.text))
+    notes = read_notes(folder)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(note) for note in notes], indent=2))
+    for note in () if options.json else notes:
+        print(f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(note.time))}  {safe(note.text)}")
     return DONE
 
 

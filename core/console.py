@@ -130,6 +130,9 @@ def describe(event: events.Event) -> str:
             return f"paused at step {event.step:,}: {safe(event.reason)}. {safe(event.message)}".rstrip()
         case events.RunContinued():
             return f"goes on at step {event.step:,} after {human_duration(event.seconds)}"
+        case events.LengthChanged():
+            until = f"{event.max_steps:,} steps" if event.max_steps is not None else f"{event.epochs:g} epochs"
+            return f"at step {event.step:,} the run is set to {until}"
         case events.CommandAccepted():
             return f"{event.command}: accepted"
         case events.ProblemNoticed():

@@ -55,17 +55,26 @@ def commit(written: Path, place: Path) -> int:
     if is_committed(place):
         shutil.rmtree(written)
         return _size(place)
+    flush(written)
     files = sorted(path for path in written.rglob("*") if path.is_file() and path.name != MANIFEST)
-    manifest = {str(path.relative_to(written)): _flush_and_hash(path) for path in files}
-    for inner in (written, *(path for path in written.rglob("*") if path.is_dir())):
-        _flush_folder(inner)
+    manifest = {str(path.relative_to(written)): {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
     write_atomically(written / MANIFEST, json.dumps({"files": manifest}, indent=1))
     if place.exists():
         # Half a checkpoint of somebody else's making: a folder cannot be renamed onto it.
         shutil.rmtree(place)
     written.rename(place)
     _flush_folder(place.parent)
-    return sum(int(entry["size"]) for entry in manifest.values())
+    return _size(place)
+
+
+def flush(folder: Path) -> None:
+    """Bring every file of a folder, and the folders themselves, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        _flush_folder(inner)
 
 
 def sweep(folder: RunFolder) -> None:
@@ -178,13 +187,6 @@ def _manifest(checkpoint: Path) -> dict[str, dict[str, int | str]]:
 
 def _size(checkpoint: Path) -> int:
     return sum(int(entry["size"]) for entry in _manifest(checkpoint).values())
-
-
-def _flush_and_hash(path: Path) -> dict[str, int | str]:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        size = os.fstat(file.fileno()).st_size
-    return {"size": size, "sha256": _hash(path)}
 
 
 def _hash(path: Path) -> str:

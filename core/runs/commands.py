@@ -20,14 +20,19 @@ class Request:
 
     id: str
     command: Command
+    value: float | None = None
 
 
-def send(folder: RunFolder, command: Command) -> str:
-    """Ask the runner for something; the id comes back in CommandAccepted. Raises SftuiError if there is no runner."""
+def send(folder: RunFolder, command: Command, value: float | None = None) -> str:
+    """Ask the runner for something; the id comes back in CommandAccepted. Raises SftuiError if there is no runner.
+
+    `value` is how many steps or epochs, for the commands that set them.
+    """
     if not folder.is_alive():
         raise SftuiError("The run is not running", f"No runner holds {folder.id}.", "`sftui runs` shows its state.")
     request_id = secrets.token_hex(6)
-    line = json.dumps({"id": request_id, "command": command}) + "\n"
+    asked = {"id": request_id, "command": command, **({} if value is None else {"value": value})}
+    line = json.dumps(asked) + "\n"
     # One write to a file opened for appending: two viewers at once cannot mix their lines.
     file = os.open(folder.commands_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -59,8 +64,9 @@ class CommandReader:
         for line in whole.splitlines():
             try:
                 fields = json.loads(line)
-                request = Request(str(fields["id"]), fields["command"])
-            except (ValueError, KeyError, TypeError):
+                value = fields.get("value")
+                request = Request(str(fields["id"]), fields["command"], None if value is None else float(value))
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
             if request.command in COMMANDS:
                 requests.append(request)

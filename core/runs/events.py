@@ -18,7 +18,9 @@ import orjson
 
 Restore = Callable[[Any], Any]
 Phase = Literal["preparing", "loading", "adapting", "training", "saving", "sampling"]
-Command = Literal["stop", "stop_now", "pause", "release", "continue", "checkpoint"]
+Command = Literal[
+    "stop", "stop_now", "pause", "release", "continue", "checkpoint", "set_max_steps", "set_num_train_epochs"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,15 @@ class RunContinued:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthChanged:
+    """The run is to be longer or shorter from now on; one of the two is None."""
+
+    step: int
+    max_steps: int | None
+    epochs: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SamplesAnswered:
     """The model answered the sample prompts. `who` says whether it was trained by then."""
 
@@ -302,6 +313,7 @@ Event = (
     | CheckpointDeleted
     | RunPaused
     | RunContinued
+    | LengthChanged
     | SamplesAnswered
     | CommandAccepted
     | ProblemNoticed

@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "commands.jsonl"
 
     @property
+    def notes_file(self) -> Path:
+        """What people wrote to the run."""
+        return self.path / "notes.jsonl"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the runner as long as it lives."""
         return self.path / "runner.lock"

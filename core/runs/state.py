@@ -218,6 +218,9 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
             return {"paused": event}
         case events.RunContinued():
             return {"paused": None}
+        case events.LengthChanged():
+            # TrainingStarted, which follows, tells what it comes to.
+            return {}
         case events.SamplesAnswered():
             return {"base_samples" if event.who == "base" else "tuned_samples": event}
         case events.CommandAccepted():

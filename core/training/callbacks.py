@@ -92,7 +92,8 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         """Obey after a whole step."""
         if self._requests.pause_requested:
             self._rest(state.global_step)
-        if self._requests.stop_requested:
+        if self._requests.stop_requested or self._requests.length_requested:
+            # Another length needs another schedule: the pipeline goes on from here with it.
             self._stop(state, control)
         if self._requests.take_checkpoint_request() and not self._saver.has(state.global_step):
             control.should_save = True

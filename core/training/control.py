@@ -2,12 +2,21 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 _WAIT_SECONDS = 0.05
 
 
 class StopRequestedError(Exception):
     """Raised in the worker between phases, when a stop was asked for before there was anything to save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is to be: by steps, or by epochs."""
+
+    max_steps: int | None
+    epochs: float | None
 
 
 class RunControl:
@@ -22,6 +31,7 @@ class RunControl:
         self._pause = False
         self._try_again = False
         self._release = False
+        self._length: Length | None = None
         self.stop_reason = ""
 
     def request_stop(self, reason: str, *, release: bool = False) -> None:
@@ -34,6 +44,20 @@ class RunControl:
     def request_checkpoint(self) -> None:
         """Ask for a checkpoint after the current step."""
         self._checkpoint = True
+
+    def request_length(self, length: Length) -> None:
+        """Ask for a longer or shorter run; the last word counts."""
+        self._length = length
+
+    @property
+    def length_requested(self) -> bool:
+        """Whether another length was asked for."""
+        return self._length is not None
+
+    def take_length(self) -> Length | None:
+        """The length that was asked for since the last call."""
+        length, self._length = self._length, None
+        return length
 
     def request_pause(self) -> None:
         """Ask for a rest after the current step; the process and all that it holds stay."""

@@ -25,13 +25,15 @@ from core.models.precision import choose_dtype
 from core.models.prequantized import stored_problems
 from core.models.token_rows import fit_to_tokenizer
 from core.models.tokenizer import check_tokenizer, load_tokenizer
+from core.paths import write_atomically
 from core.results.answers import answer_prompts
 from core.runs import events
-from core.runs.checkpoints import checkpoint_to_resume, committed_checkpoints, discard_after, step_of
+from core.runs.checkpoints import checkpoint_to_resume, committed_checkpoints, discard_after, flush, step_of
 from core.runs.events import Event
 from core.runs.folder import RunFolder
 from core.spec.problems import SpecError
 from core.spec.run_spec import RunSpec
+from core.spec.yaml_file import read_spec, to_yaml
 from core.training.callbacks import CommandCallback, JournalCallback
 from core.training.control import RunControl
 from core.training.data_of_run import keep_to_data
@@ -145,15 +147,16 @@ def _train(
         first_weights.start_with_eva(model, trainer.get_train_dataloader(), control.check)
     if request.dtype == "float16":
         adapters.keep_trained_weights_in_float32(model)
-    emit(events.PhaseStarted("training", f"from {checkpoint.name}" if checkpoint else ""))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    step = trainer.state.global_step
+    step = _to_the_end(run, trainer, saver, checkpoint)
     if control.stop_requested and step < trainer.state.max_steps:
         saved = _checkpoint_of(run.folder, step)
         return events.RunStopped(step, saved, control.stop_reason, time.monotonic() - began, control.releases)
 
     emit(events.PhaseStarted("saving", "the adapter" if spec.use_peft else "the model"))
-    result = _save(trainer, run.folder.adapter if spec.use_peft else run.folder.model, first)
+    result = run.folder.adapter if spec.use_peft else run.folder.model
+    if not saver.until_taken(step, result, lambda: _save(trainer, result, first)):
+        saved = _checkpoint_of(run.folder, step)
+        return events.RunStopped(step, saved, control.stop_reason, time.monotonic() - began, control.releases)
     if spec.use_peft and not first_weights.changes_base(spec):
         with model.disable_adapter():
             _answer(run, model, tokenizer, prompts, "base")
@@ -174,6 +177,26 @@ def _prepare_data(run: RunContext, tokenizer: Any, folder: Path) -> PreparedData
     run.emit(data.told)
     run.control.check()
     return data
+
+
+def _to_the_end(run: RunContext, trainer: Any, saver: CheckpointSaver, checkpoint: Path | None) -> int:
+    """Train to the end or to a stop, and return the last step. On the way the length may be changed."""
+    while True:
+        run.emit(events.PhaseStarted("training", f"from {checkpoint.name}" if checkpoint else ""))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        step = int(trainer.state.global_step)
+        length = run.control.take_length()
+        if length is None or run.control.stop_requested or not saver.has(step):
+            return step
+        run.emit(events.LengthChanged(step, length.max_steps, length.epochs))
+        trainer.args.max_steps = length.max_steps if length.max_steps is not None else -1
+        trainer.args.num_train_epochs = length.epochs if length.epochs is not None else trainer.args.num_train_epochs
+        change = {"max_steps": trainer.args.max_steps, "num_train_epochs": trainer.args.num_train_epochs}
+        # Whoever resumes the run goes on to the same end.
+        write_atomically(run.folder.spec_file, to_yaml(read_spec(run.folder.spec_file).model_copy(update=change)))
+        checkpoint = saver.place(step)
+        if length.max_steps is not None and step >= length.max_steps:
+            return step
 
 
 def _load_request(run: RunContext) -> loading.LoadRequest:
@@ -220,7 +243,7 @@ def _checkpoint_of(folder: RunFolder, step: int) -> str | None:
     return f"{folder.checkpoints.name}/{checkpoints[-1].name}"
 
 
-def _save(trainer: Any, target: Path, first: first_weights.FirstWeights) -> Path:
+def _save(trainer: Any, target: Path, first: first_weights.FirstWeights) -> None:
     """Write the result beside its place and rename it, so that it is there whole or not at all."""
     beside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -228,6 +251,6 @@ def _save(trainer: Any, target: Path, first: first_weights.FirstWeights) -> Path
     first_weights.write_plain(beside, first)
     # A pickle with this machine's arguments: of no use to a user, and nothing to be loaded from.
     (beside / "training_args.bin").unlink(missing_ok=True)
+    flush(beside)
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
-    return target

@@ -17,11 +17,11 @@ from types import FrameType
 from core import paths
 from core.errors import SftuiError
 from core.runs import events
-from core.runs.commands import CommandReader
+from core.runs.commands import CommandReader, Request
 from core.runs.folder import RunFolder
 from core.runs.journal import JournalWriter
 from core.spec.yaml_file import read_spec
-from core.training.control import RunControl
+from core.training.control import Length, RunControl
 from core.training.sampler import MemorySampler
 from core.training.worker import TrainingWorker
 
@@ -89,7 +89,7 @@ class Runner:
     def _attend(self, commands: CommandReader, sampler: MemorySampler) -> None:
         self._journal.flush()
         for request in commands.read_new():
-            self._obey(request.id, request.command)
+            self._obey(request)
         sample = sampler.sample()
         if sample is not None:
             self._emit(sample)
@@ -99,9 +99,9 @@ class Runner:
             self._step = event.step
         self._journal.write(event)
 
-    def _obey(self, request_id: str, command: events.Command) -> None:
-        self._emit(events.CommandAccepted(request_id, command))
-        match command:
+    def _obey(self, request: Request) -> None:
+        self._emit(events.CommandAccepted(request.id, request.command))
+        match request.command:
             case "stop":
                 self._control.request_stop("stopped by a command")
             case "stop_now":
@@ -114,6 +114,10 @@ class Runner:
                 self._control.request_stop("paused: the device is free", release=True)
             case "checkpoint":
                 self._control.request_checkpoint()
+            case "set_max_steps" if request.value is not None and request.value >= 1:
+                self._control.request_length(Length(int(request.value), None))
+            case "set_num_train_epochs" if request.value is not None and request.value > 0:
+                self._control.request_length(Length(None, request.value))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

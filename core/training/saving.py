@@ -4,6 +4,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from core.runs import events
@@ -64,17 +65,40 @@ class CheckpointSaver:
     def save(self, step: int, held_out_losses: Mapping[int, float], write: Callable[[], object]) -> bool:
         """Save the checkpoint of a step: `write` puts it into `beside`. False if a stop ended the wait for a disk.
 
-        `held_out_losses` (by step) say which checkpoint is the best: it is kept besides the newest.
+        `held_out_losses` (by step) say which checkpoint is the best: it is kept besides the newest. Raises what `write`
+        raises, but for what disks say.
+        """
+        began = time.monotonic()
+        place = self.place(step)
+        size = 0
 
-        Raises what `write` raises, but for what disks say.
+        def attempt() -> None:
+            nonlocal size
+            self.beside.mkdir(parents=True, exist_ok=True)
+            write()
+            size = commit(self.beside / place.name, place)
+
+        if not self.until_taken(step, place, attempt, size_of_last(self._folder) or 0):
+            return False
+        path = f"{place.parent.name}/{place.name}"
+        self._emit(events.CheckpointCommitted(step, path, size, time.monotonic() - began))
+        for gone in rotate(self._folder, self._keep, self._best(held_out_losses)):
+            self._emit(events.CheckpointDeleted(f"{gone.parent.name}/{gone.name}"))
+        sweep(self._folder)
+        return True
+
+    def until_taken(self, step: int, place: Path, attempt: Callable[[], object], size: int = 0) -> bool:
+        """Try to write `size` bytes (0: nobody knows) to a place until the disk takes them. False if a stop ended it.
+
+        Raises what `attempt` raises, but for what disks say.
         """
         began = time.monotonic()
         wait, told = _FIRST_WAIT_SECONDS, False
         while True:
-            lacking = trouble = self._lacks_room()
+            lacking = trouble = self._lacking(size)
             if trouble is None:
                 try:
-                    size = self._write(step, write)
+                    attempt()
                     break
                 except Exception as error:
                     trouble = _said_by_disk(error)
@@ -82,22 +106,16 @@ class CheckpointSaver:
                         raise
             sweep(self._folder)
             if not told:
-                wanted = f" The last one took {human_bytes(last)}." if (last := size_of_last(self._folder)) else ""
-                message = f"{self.place(step)} is not saved yet.{wanted} What was saved before is whole."
+                wanted = f" It takes about {human_bytes(size)}." if size else ""
+                message = f"{place} is not saved yet.{wanted} What was saved before is whole."
                 self._emit(events.RunPaused(step, trouble, message))
                 told = True
             # Only room can be asked for without writing; everything else is tried again when the wait is over.
-            if not self._control.wait_for(self._has_room if lacking else _never, wait):
+            if not self._control.wait_for(partial(self._has_room, size) if lacking else _never, wait):
                 return False
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
         if told:
             self._emit(events.RunContinued(step, time.monotonic() - began))
-        place = self.place(step)
-        path = f"{place.parent.name}/{place.name}"
-        self._emit(events.CheckpointCommitted(step, path, size, time.monotonic() - began))
-        for gone in rotate(self._folder, self._keep, self._best(held_out_losses)):
-            self._emit(events.CheckpointDeleted(f"{gone.parent.name}/{gone.name}"))
-        sweep(self._folder)
         return True
 
     def place(self, step: int) -> Path:
@@ -108,24 +126,19 @@ class CheckpointSaver:
         """Whether there is a whole checkpoint of this step."""
         return is_committed(place_of(self._folder, step))
 
-    def _write(self, step: int, write: Callable[[], object]) -> int:
-        self.beside.mkdir(parents=True, exist_ok=True)
-        write()
-        return commit(self.beside / self.place(step).name, self.place(step))
-
     def _best(self, held_out_losses: Mapping[int, float]) -> int | None:
         saved = [step for path in committed_checkpoints(self._folder) if (step := step_of(path)) in held_out_losses]
         return min(saved, key=lambda step: held_out_losses[step], default=None)
 
-    def _lacks_room(self) -> str | None:
-        needed = (size_of_last(self._folder) or 0) + _MARGIN_BYTES
+    def _has_room(self, size: int) -> bool:
+        return self._lacking(size) is None
+
+    def _lacking(self, size: int) -> str | None:
+        needed = size + _MARGIN_BYTES
         free = shutil.disk_usage(self._folder.path).free
         if free >= needed:
             return None
         return f"{_TROUBLE[errno.ENOSPC]}: {human_bytes(needed)} are needed and {human_bytes(free)} are free"
-
-    def _has_room(self) -> bool:
-        return self._lacks_room() is None
 
 
 def _never() -> bool:

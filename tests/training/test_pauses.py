@@ -1,7 +1,9 @@
-"""Resting, freeing the device, going on, and a checkpoint that was damaged meanwhile: all of it to the same weights."""
+"""Resting, freeing the device, going on, a damaged checkpoint, another length: all of it to the weights one expects."""
 
 import time
 from pathlib import Path
+
+import pytest
 
 from core.cli import main
 from core.runs import events
@@ -79,3 +81,25 @@ def test_a_run_that_rested_freed_its_device_and_lost_a_checkpoint_ends_the_same(
         (s.step, s.loss) for s in undisturbed.read_state().steps
     ]
     assert events.CheckpointDeleted(newest.path) in events_of(disturbed)
+
+
+def test_a_run_that_is_made_longer_on_the_way_trains_on_to_the_new_end(tiny_model: Path, rows: Path) -> None:
+    folder = make_run(tiny_model, rows, max_steps=200, lora_dropout=0.1, lr_scheduler_type="linear")
+    process = start_run(folder)
+    state = wait_for(folder, stepped)
+    send(folder, "set_max_steps", 300)
+    longer = wait_for(folder, lambda state: state.max_steps == 300)
+    assert longer.step >= state.step
+    send(folder, "set_max_steps", 1)
+    assert process.wait(timeout=120) == 0
+    ended = folder.read_state()
+    assert isinstance(ended.outcome, events.RunFinished)
+    assert ended.outcome.step == ended.step < 200
+    assert [one.step for one in ended.steps] == list(range(1, ended.step + 1))
+    assert folder.spec_values()["max_steps"] == 1
+    first, second = (event for event in events_of(folder) if isinstance(event, events.LengthChanged))
+    # From the step after the change on, the learning rate falls towards the new end.
+    rates = {one.step: one.learning_rate for one in ended.steps}
+    assert rates[first.step] == pytest.approx(1e-2 * (1 - (first.step - 1) / 200))
+    if second.step > first.step + 1:
+        assert rates[first.step + 2] == pytest.approx(1e-2 * (1 - (first.step + 1) / 300))

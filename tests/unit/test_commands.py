@@ -34,6 +34,20 @@ def test_a_request_reaches_the_runner_once(alive: RunFolder) -> None:
     assert oct(alive.commands_file.stat().st_mode & 0o777) == "0o600"
 
 
+def test_how_long_the_run_is_to_be_goes_with_the_request(alive: RunFolder) -> None:
+    reader = CommandReader(alive.commands_file)
+    sent = send(alive, "set_max_steps", 600), send(alive, "set_num_train_epochs", 1.5)
+    assert reader.read_new() == [Request(sent[0], "set_max_steps", 600), Request(sent[1], "set_num_train_epochs", 1.5)]
+    for line in ('{"id": "a", "command": "stop", "value": "x"}', '{"id": "a", "command": "stop", "value": []}', "[]"):
+        '{"id": "a", "command": "stop", "value": "many"}',
+        '{"id": "a", "command": "stop", "value": []}',
+        "[]",
+    ):
+        with alive.commands_file.open("a") as file:
+            file.write(line + "\n")
+    assert reader.read_new() == []
+
+
 def test_without_a_runner_there_is_nobody_to_ask(folder: RunFolder) -> None:
     with pytest.raises(SftuiError, match="not running") as caught:
         send(folder, "stop")

@@ -34,6 +34,7 @@ EVERY_EVENT: tuple[events.Event, ...] = (
     events.CheckpointDeleted("checkpoints/checkpoint-10"),
     events.RunPaused(60, "The disk is full", "checkpoints/checkpoint-60 is not saved yet."),
     events.RunContinued(60, 12.5),
+    events.LengthChanged(60, 200, None),
     events.SamplesAnswered("tuned", 100, ANSWERS),
     events.CommandAccepted("ab12", "checkpoint"),
     events.ProblemNoticed("A title", "two\nlines"),
