@@ -5,8 +5,8 @@ from typing import Never
 
 from tqdm import tqdm
 
-from core.data.rows import KIND_TITLES
 from core.runs import events
+from core.runs.data_words import data_lines, left_out_lines
 from core.runs.events import Entry, encode
 from core.runs.state import RunState
 from core.text import human_bytes, human_count, human_duration, safe, shorten
@@ -110,7 +110,7 @@ def describe(event: events.Event) -> str:
             return f"  {event.step} the rows: {share:.0%}"
         case events.DataPrepared():
             lines = [f"{event.train_rows:,} rows to train on, {event.held_out_rows:,} held out ({event.form})"]
-            return "\n".join(f"  {line}" for line in [*lines, *data_lines(event)])
+            return "\n".join(f"  {line}" for line in [*lines, *data_lines(event), *left_out_lines(event)])
         case events.LoadProgressed():
             files = "1 file" if event.total_files == 1 else f"{event.done_files} of {event.total_files} files"
             return f"  {human_bytes(event.done_bytes)} of {human_bytes(event.total_bytes)} loaded, {files}"
@@ -147,31 +147,6 @@ def describe(event: events.Event) -> str:
             return "\n".join(line for line in lines if line)
         case _:
             return ""
-
-
-def data_lines(event: events.DataPrepared) -> list[str]:
-    """What the rows came to, and what of them was left out or cut; empty for journals that do not tell."""
-    lines = []
-    if event.tokens is not None and event.trained_tokens is not None:
-        packed = event.sequences is not None and event.sequences != event.train_rows
-        into = f" in {event.sequences:,} sequences" if packed else ""
-        lines.append(f"{event.tokens:,} tokens{into}, {event.trained_tokens:,} of them trained")
-    if event.skipped_rows:
-        kinds = ", ".join(f"{one.rows:,} {_kind_title(one.kind)}" for one in event.skipped_kinds)
-        lines.append(f"{_rows(event.skipped_rows)} left out" + (f": {kinds}" if kinds else ""))
-    if event.dropped_rows:
-        lines.append(f"{_rows(event.dropped_rows)} left out: nothing to learn from within max_length")
-    if event.truncated_rows:
-        lines.append(f"{_rows(event.truncated_rows)} cut at max_length")
-    return lines
-
-
-def _kind_title(kind: str) -> str:
-    return next((safe(title) for name, title in KIND_TITLES.items() if name == kind), safe(kind.replace("_", " ")))
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def side_by_side(state: RunState, width: int = 100) -> str:

@@ -42,6 +42,17 @@ def test_an_event_is_told_in_words_or_left_out(event: Event) -> None:
         (events.PhaseStarted("training"), "training"),
         (events.PhaseStarted("loading", "Llama"), "loading: Llama"),
         (events.DataPrepared("text", 1200, 3), "  1,200 rows to train on, 3 held out (text)"),
+        (events.DataProgressed("tokenizing", 500, 2000), "  tokenizing the rows: 25%"),
+        (
+            events.DataPrepared(
+                "messages", 90, 0, 3, (events.KindCount("no_answer", 2), events.KindCount("new_kind", 1)), 1, 2, 12, 999, 99
+            ),
+            "  90 rows to train on, 0 held out (messages)\n"
+            "  999 tokens in 12 sequences, 99 of them trained\n"
+            "  3 rows left out: 2 no assistant turn, 1 new kind\n"
+            "  1 row left out: nothing to learn from within max_length\n"
+            "  2 rows cut at max_length",
+        ),
         (events.ModelAdapted(5, 0, ()), "  5 parameters to train (500.00%)"),
         (events.ModelAdapted(1_000, 100_000, ()), "  1.0 k parameters to train (1.00%)"),
         (events.RunStopped(3, "checkpoints/checkpoint-3", "asked", 1.0),

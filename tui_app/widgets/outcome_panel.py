@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from core.runs import events
+from core.runs.data_words import left_out_lines
 from core.text import human_duration, safe
 from tui_app.format import ENDED, number
 
@@ -80,6 +81,7 @@ def _finished(folder: RunFolder, state: RunState, outcome: events.RunFinished) -
     loader = "transformers AutoModelForCausalLM" if full else "peft AutoPeftModelForCausalLM"
     return [
         Content(f"{number(outcome.step)} steps in {human_duration(outcome.seconds)}."),
+        *_left_out(state),
         _pair("the model" if full else "the adapter", result),
         _pair("load it with", f"{loader}.from_pretrained(that folder)"),
         _pair("next", "h all runs, n set up another run"),
@@ -108,6 +110,13 @@ def _failed(folder: RunFolder, outcome: events.RunFailed) -> list[Content]:
     if outcome.traceback_file is not None:
         lines.append(_pair("traceback", safe(str(folder.path / outcome.traceback_file))))
     return lines
+
+
+def _left_out(state: RunState) -> list[Content]:
+    """What of the data the run never saw; nothing where it saw all."""
+    if state.data is None or not left_out_lines(state.data):
+        return []
+    return [_pair("data", "; ".join(left_out_lines(state.data)))]
 
 
 def _sentence(text: str) -> str:
