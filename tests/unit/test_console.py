@@ -45,7 +45,16 @@ def test_an_event_is_told_in_words_or_left_out(event: Event) -> None:
         (events.DataProgressed("tokenizing", 500, 2000), "  tokenizing the rows: 25%"),
         (
             events.DataPrepared(
-                "messages", 90, 0, 3, (events.KindCount("no_answer", 2), events.KindCount("new_kind", 1)), 1, 2, 12, 999, 99
+                form="messages",
+                train_rows=90,
+                held_out_rows=0,
+                skipped_rows=3,
+                skipped_kinds=(events.KindCount("no_answer", 2), events.KindCount("new_kind", 1)),
+                dropped_rows=1,
+                truncated_rows=2,
+                sequences=12,
+                tokens=999,
+                trained_tokens=99,
             ),
             "  90 rows to train on, 0 held out (messages)\n"
             "  999 tokens in 12 sequences, 99 of them trained\n"
