@@ -45,6 +45,10 @@ class GpuSnapshot:
     compute_capability: tuple[int, int] | None
     processes: tuple[GpuProcess, ...] | None
     """By memory, largest first; None when they are unknown, empty when there are none."""
+    slowed_by: tuple[str, ...] | None = None
+    """Why its clocks are held down, in words; not for being idle, nor for its power limit, where a busy GPU works."""
+    memory_errors: int | None = None
+    """That could not be corrected, since the driver was loaded; None without ECC."""
     lost: bool = False
     """Fallen off the bus, or waiting for a reset: only the index, UUID and name are known, from before."""
 
@@ -125,6 +129,10 @@ class GpuMonitor:
         limit = query(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
         capability = query(nvml.nvmlDeviceGetCudaComputeCapability, handle)
         processes = _processes(nvml, query, handle)
+        slowed_by = _slowed_by(nvml, query, handle)
+        errors = query(
+            nvml.nvmlDeviceGetTotalEccErrors, handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+        )
         if query.lost:
             uuid, name = self._known.get(index, (uuid, name or f"GPU {index}"))
             return _lost_gpu(index, uuid, name)
@@ -142,6 +150,8 @@ class GpuMonitor:
             power_limit_watts=None if limit is None else limit / 1000,
             compute_capability=capability,
             processes=processes,
+            slowed_by=slowed_by,
+            memory_errors=errors,
         )
 
 
@@ -181,6 +191,24 @@ class _Query:
         except UnicodeDecodeError:
             pass
         return None
+
+
+def _slowed_by(nvml: ModuleType, query: _Query, handle: Any) -> tuple[str, ...] | None:
+    reasons = query(nvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
+    if reasons is None:
+        # By its name before driver 535.
+        reasons = query(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
+    if reasons is None:
+        return None
+    words = {
+        nvml.nvmlClocksEventReasonSwThermalSlowdown: "heat",
+        nvml.nvmlClocksThrottleReasonHwThermalSlowdown: "heat, by the hardware",
+        nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "the power supply's brake",
+    }
+    found = tuple(word for bit, word in words.items() if reasons & bit)
+    # The general reason comes with the special ones, or alone where the hardware does not tell them apart.
+    general = bool(reasons & nvml.nvmlClocksThrottleReasonHwSlowdown) and not found
+    return ("a slowdown by the hardware",) if general else found
 
 
 def _processes(nvml: ModuleType, query: _Query, handle: Any) -> tuple[GpuProcess, ...] | None:

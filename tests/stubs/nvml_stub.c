@@ -16,7 +16,12 @@
  *   STUB_NVML_CAPABILITY  list, "8.9"
  *   STUB_NVML_PROCESSES   list "PID:MIB,PID:MIB" of the compute processes of GPU 0; "PID:?" hides the memory
  *   STUB_NVML_GRAPHICS    the same for graphics processes
+ *   STUB_NVML_SLOWED      list, 0 (bit mask of the clock event reasons: 8 hardware, 32 heat, 64 heat by the
+ *                         hardware, 128 power brake; 1 idle and 4 power cap are no trouble)
+ *   STUB_NVML_OLD         1: a driver before 535, which has the clock event reasons under their old name alone
+ *   STUB_NVML_ECC         list, 0 (memory errors that could not be corrected)
  *   STUB_NVML_UNSUPPORTED list of: name uuid memory utilization temperature power limit capability processes
+ *                         slowed ecc
  *   STUB_NVML_DENIED      the same, answered with "no permission"
  *   STUB_NVML_LOST        list of the indices of GPUs that have fallen off the bus
  *   STUB_NVML_DEAD        status that every call but init gives, 0: the driver went away
@@ -27,7 +32,7 @@
 
 enum {
     SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
-    INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15
+    INSUFFICIENT_SIZE = 7, FUNCTION_NOT_FOUND = 13, GPU_IS_LOST = 15
 };
 
 typedef struct { unsigned long long total, free, used; } Memory;
@@ -185,6 +190,22 @@ int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
     nth_text("STUB_NVML_CAPABILITY", "8.9", index_of(handle), value, sizeof value);
     sscanf(value, "%d.%d", major, minor);
     return status_of(handle, "capability");
+}
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *reasons) {
+    *reasons = (unsigned long long)number("STUB_NVML_SLOWED", "0", index_of(handle));
+    return status_of(handle, "slowed");
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *reasons) {
+    if (number("STUB_NVML_OLD", "0", 0)) return FUNCTION_NOT_FOUND;
+    return nvmlDeviceGetCurrentClocksThrottleReasons(handle, reasons);
+}
+
+int nvmlDeviceGetTotalEccErrors(void *handle, int type, int counter, unsigned long long *count) {
+    (void)counter;
+    *count = type == 1 ? (unsigned long long)number("STUB_NVML_ECC", "0", index_of(handle)) : 0;
+    return status_of(handle, "ecc");
 }
 
 static int processes(void *handle, const char *key, unsigned int *count, Process *found) {

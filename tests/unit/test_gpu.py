@@ -66,6 +66,8 @@ def test_a_healthy_gpu_tells_everything(driver: Path) -> None:
             "power_limit_watts": 300.0,
             "compute_capability": [9, 0],
             "processes": [],
+            "slowed_by": [],
+            "memory_errors": 0,
             "lost": False,
         }
     ]
@@ -89,6 +91,8 @@ def test_several_gpus_are_told_apart(driver: Path) -> None:
         ("capability", ["compute_capability"]),
         ("processes", ["processes"]),
         ("uuid", ["uuid"]),
+        ("slowed", ["slowed_by"]),
+        ("ecc", ["memory_errors"]),
     ],
 )
 def test_one_question_without_an_answer_costs_only_that_answer(
@@ -114,6 +118,19 @@ def test_a_lost_gpu_keeps_its_name_beside_the_healthy_one_and_may_come_back(driv
     unknown = {field for field, value in lost.items() if value is None}
     assert {"total_bytes", "used_bytes", "utilization_percent", "processes"} <= unknown
     assert after == before
+
+
+@pytest.mark.parametrize("old", ["0", "1"])
+def test_what_holds_the_clocks_down_is_told_but_for_what_is_usual(driver: Path, old: str) -> None:
+    masks = {"0": [], "5": [], "32": ["heat"], "8": ["a slowdown by the hardware"]}
+    masks |= {"72": ["heat, by the hardware"], "168": ["heat", "the power supply's brake"]}
+    told = readings(driver, *({"STUB_NVML_SLOWED": mask, "STUB_NVML_OLD": old} for mask in masks))
+    assert [reading["gpus"][0]["slowed_by"] for reading in told] == list(masks.values())
+
+
+def test_memory_errors_that_were_not_corrected_are_counted(driver: Path) -> None:
+    (reading,) = readings(driver, {"STUB_NVML_ECC": "0,3", "STUB_NVML_COUNT": "2"})
+    assert [gpu["memory_errors"] for gpu in reading["gpus"]] == [0, 3]
 
 
 def test_processes_come_with_memory_user_and_program(driver: Path) -> None:
