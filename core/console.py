@@ -12,6 +12,13 @@ from core.runs.state import RunState
 from core.text import human_bytes, human_count, human_duration, safe, shorten
 
 
+ACTIONS: dict[str, str] = {
+    "go_on": "The run goes on.",
+    "pause": "The run rests until it is told to go on.",
+    "stop": "The run stops.",
+}
+
+
 class JsonReporter:
     """The journal's lines as they come."""
 
@@ -137,6 +144,8 @@ def describe(event: events.Event) -> str:
             return f"{event.command}: accepted"
         case events.ProblemNoticed():
             return f"{safe(event.title)}: {safe(event.message)}"
+        case events.TroubleNoticed():
+            return f"trouble: {safe(event.title)}. {safe(event.message)} {ACTIONS[event.action]}"
         case events.RunFinished():
             return f"finished after {human_duration(event.seconds)}"
         case events.RunStopped():

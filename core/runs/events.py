@@ -21,6 +21,11 @@ Phase = Literal["preparing", "loading", "adapting", "training", "saving", "sampl
 Command = Literal[
     "stop", "stop_now", "pause", "release", "continue", "checkpoint", "set_max_steps", "set_num_train_epochs"
 ]
+TroubleKind = Literal[
+    "not_finite", "loss_spike", "gradient_explosion", "no_progress",
+    "gpu_slowed", "gpu_memory_error", "gpu_lost", "host_memory", "disk",
+]  # fmt: skip
+TroubleAction = Literal["go_on", "pause", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +268,26 @@ class ProblemNoticed:
 
 
 @dataclass(frozen=True, slots=True)
+class TroubleNoticed:
+    """Something is wrong with the numbers or the machine; told once, until it is over."""
+
+    kind: TroubleKind
+    title: str
+    message: str
+    step: int
+    action: TroubleAction
+    """What the run does about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleEnded:
+    """What was told by TroubleNoticed is over."""
+
+    kind: TroubleKind
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """Trained to the end and saved. `result` is relative to the run's folder."""
 
@@ -317,6 +342,8 @@ Event = (
     | SamplesAnswered
     | CommandAccepted
     | ProblemNoticed
+    | TroubleNoticed
+    | TroubleEnded
     | RunFinished
     | RunStopped
     | RunFailed

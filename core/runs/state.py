@@ -109,6 +109,9 @@ class RunState:
     tuned_samples: events.SamplesAnswered | None = None
     commands: tuple[events.CommandAccepted, ...] = ()
     problems: tuple[events.ProblemNoticed, ...] = ()
+    troubles: Series[events.TroubleNoticed] = field(default_factory=Series)
+    present_troubles: tuple[events.TroubleNoticed, ...] = ()
+    """Those that are not over, the newest last."""
     paused: events.RunPaused | None = None
     """What the run rests for, while it does."""
     outcome: TerminalEvent | None = None
@@ -181,6 +184,7 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "data_progress": None,
                 "load_progress": None,
                 "commands": (),
+                "present_troubles": (),
                 "paused": None,
                 "outcome": None,
             }
@@ -227,6 +231,11 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
             return {"commands": (*state.commands, event)}
         case events.ProblemNoticed():
             return {"problems": (*state.problems, event)}
+        case events.TroubleNoticed():
+            others = tuple(one for one in state.present_troubles if one.kind != event.kind)
+            return {"troubles": state.troubles.append(event), "present_troubles": (*others, event)}
+        case events.TroubleEnded():
+            return {"present_troubles": tuple(one for one in state.present_troubles if one.kind != event.kind)}
         case events.RunFinished() | events.RunStopped() | events.RunFailed():
             return {"outcome": event}
 

@@ -13,7 +13,13 @@ from core.runs.events import Answer, Entry, Event
 from core.runs.state import RunState, reduce
 from tests.unit.test_journal import EVERY_EVENT
 
-SILENT = (events.TrainingStarted, events.StepCompleted, events.MemorySampled, events.SamplesAnswered)
+SILENT = (
+    events.TrainingStarted,
+    events.StepCompleted,
+    events.MemorySampled,
+    events.SamplesAnswered,
+    events.TroubleEnded,
+)
 
 
 def step(number: int, loss: float = 2.0) -> events.StepCompleted:

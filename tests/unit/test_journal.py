@@ -38,6 +38,8 @@ EVERY_EVENT: tuple[events.Event, ...] = (
     events.SamplesAnswered("tuned", 100, ANSWERS),
     events.CommandAccepted("ab12", "checkpoint"),
     events.ProblemNoticed("A title", "two\nlines"),
+    events.TroubleNoticed("not_finite", "The loss is not a number", "Lower the rate.", 61, "stop"),
+    events.TroubleEnded("gpu_slowed", 62),
     events.RunFinished(100, "adapter", 61.5),
     events.RunStopped(60, None, "stopped by SIGTERM", 30.5, released=True),
     events.RunFailed("ValueError", "title", "message", "hint", "traceback.txt", 3, 4.5),
