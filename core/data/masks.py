@@ -147,18 +147,27 @@ def _start(row: _Row, index: int, gap: str, source: Source | None) -> int:
     raise _unproven(f"Message {index + 1} does not follow the text that the model is asked with.")
 
 
-def check_spans(messages: Messages, text: str, spans: Sequence[Span], render: Render) -> None:
-    """Raise RowError unless the spans hold all that the assistant says, in order, and nothing that others say."""
-    missing = _missing_words(messages, text, spans)
-    if missing is None and all(_only_speaks(message) for message in messages):
-        return
-    # The words are not there as they are written, or there is more than words: where does each part stand?
-    turns = mark_turns(messages)
-    parts = _parts(turns, text, render)
-    if turns is not None and parts is not None:
-        check_parts(messages, turns, parts, spans)
-    elif missing is not None:
-        raise _unproven(missing)
+class SpanChecker:
+    """Proves that spans which a template marks itself are the assistant's turns."""
+
+    def __init__(self) -> None:
+        # Sequences of roles whose marks were proven part by part: words alone could be anybody's.
+        self._proven: set[tuple[str, ...]] = set()
+
+    def check(self, messages: Messages, text: str, spans: Sequence[Span], render: Render) -> None:
+        """Raise RowError unless they hold all that the assistant says, in order, and nothing that others say."""
+        missing = _missing_words(messages, text, spans)
+        roles = tuple(str(message.get("role")) for message in messages)
+        if missing is None and roles in self._proven and all(_only_speaks(message) for message in messages):
+            return
+        turns = mark_turns(messages)
+        parts = _parts(turns, text, render)
+        if turns is not None and parts is not None:
+            check_parts(messages, turns, parts, spans)
+            if len(self._proven) < _REMEMBERED:
+                self._proven.add(roles)
+        elif missing is not None:
+            raise _unproven(missing)
 
 
 def check_answers(messages: Messages, text: str, render: Render) -> None:

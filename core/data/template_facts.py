@@ -113,6 +113,10 @@ def _problems(tokenizer: Any, text: str, learned: bool, ended: bool, unknown: st
     return found
 
 
-def unusable(error: RowError) -> TemplateFacts:
-    """Of a template that fails on the simplest conversation."""
-    return TemplateFacts((), frozenset(), (), (Problem(_FIELD, "error", error.message, error.fix),))
+def unusable(error: RowError, *, told: bool) -> TemplateFacts:
+    """Of a template that fails on a simple conversation; rows of another kind may still go through it."""
+    message = f"An invented conversation does not go through the chat template: {error.message}"
+    problems = (
+        (Problem(_FIELD, "warning", message, "Look at the rows: each that it refuses is named."),) if told else ()
+    )
+    return TemplateFacts((), frozenset(), (), problems)

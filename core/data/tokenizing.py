@@ -11,7 +11,7 @@ from trl.data_utils import common_prefix_length
 
 from core.choice import Choice
 from core.data.learn_from import LearnFrom
-from core.data.masks import Messages, TurnFinder, check_answers, check_prompt, check_spans
+from core.data.masks import Messages, SpanChecker, TurnFinder, check_answers, check_prompt
 from core.data.rendered_chat import ERRORS, PROBE, ChatTemplate, marks_answers
 from core.data.template_facts import TemplateFacts, template_facts, unusable
 from core.data.token_spans import Asked, Encoded, trained_tokens, trained_without_offsets
@@ -48,8 +48,13 @@ class RowTokenizer:
     facts: TemplateFacts | None
     """What the chat template writes; None without one."""
 
-    def __init__(self, tokenizer: Any, learn_from: LearnFrom, chat_template: str | None = None) -> None:
-        """`chat_template` is Jinja, and takes the place of the tokenizer's own."""
+    def __init__(
+        self, tokenizer: Any, learn_from: LearnFrom, chat_template: str | None = None, *, turns: bool = True
+    ) -> None:
+        """`chat_template` is Jinja, and takes the place of the tokenizer's own.
+
+        Without `turns` in the rows nothing is said of the template, which they do not need.
+        """
         if chat_template is not None:
             tokenizer = copy.copy(tokenizer)
             tokenizer.chat_template = chat_template
@@ -57,10 +62,11 @@ class RowTokenizer:
         self._learn_from = learn_from
         self._templates: dict[bool, ChatTemplate] = {}
         self._finders: dict[str, TurnFinder] = {}
+        self._checker = SpanChecker()
         self._patched = self._training_template() if learn_from == "assistant" else None
         self.way = "computed" if learn_from == "assistant" else learn_from
         self.facts = None
-        if self._tokenizer.chat_template:
+        if self._tokenizer.chat_template and turns:
             template = self._template(None)
             if learn_from == "assistant" and template.marks_answers:
                 self.way = "training-template" if self._patched else "markers"
@@ -157,7 +163,7 @@ class RowTokenizer:
 
         if template.marks_answers:
             text, spans = template.render_marked(messages, tools)
-            check_spans(messages, text, spans, render)
+            self._checker.check(messages, text, spans, render)
         else:
             text = render(messages, False)
             spans = self._finder(template).spans(messages, text, render)
@@ -244,15 +250,18 @@ class RowTokenizer:
 
     def _look_at(self, template: ChatTemplate) -> TemplateFacts:
         only_answers = self._learn_from == "assistant"
+
+        def render(turns: Messages, answer: bool) -> str:
+            return template.render(turns, answer=answer)
+
         try:
             if only_answers and template.marks_answers:
                 _, spans = template.render_marked(PROBE)
             else:
-                spans = self._finder(template).spans(
-                    PROBE, template.render(PROBE), lambda turns, answer: template.render(turns, answer=answer)
-                )
+                spans = self._finder(template).spans(PROBE, render(PROBE, False), render)
         except RowError as error:
-            return unusable(error)
+            # Where every token is trained, turns need not be told apart.
+            return unusable(error, told=only_answers or error.kind != "mask_unproven")
         return template_facts(template, self._tokenizer, spans, only_spans=only_answers)
 
 

@@ -270,12 +270,24 @@ def test_what_cannot_be_proven_is_refused(template: str, messages: list[dict[str
     assert caught.value.fix
 
 
-def test_markers_around_the_wrong_turn_are_refused() -> None:
-    wrong = (
-        "{% for m in messages %}{% if m.role == 'user' %}{% generation %}{{ m.content }}{% endgeneration %}"
-        "{% else %}{{ m.content }}{% endif %}{{ eos_token }}{% endfor %}"
-    )
-    rows = RowTokenizer(chat_tokenizer(wrong), "assistant")
+WRONG = (
+    "{% for m in messages %}{% if m.role == 'user' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{{ eos_token }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("said", [["Hi there", "Hello.", "Why?", "Because."], ["Yes"] * 4])
+def test_markers_around_the_wrong_turn_are_refused(said: list[str]) -> None:
+    rows = RowTokenizer(chat_tokenizer(WRONG), "assistant")
     assert rows.way == "markers"
+    messages = [{**message, "content": content} for message, content in zip(CHAT, said, strict=True)]
     with pytest.raises(RowError, match="message 1 says stands within a turn of the assistant"):
-        rows.tokenize({"messages": CHAT})
+        rows.tokenize({"messages": messages})
+
+
+def test_markers_that_change_with_what_is_said_are_refused_in_the_row_where_they_do() -> None:
+    moody = WRONG.replace("m.role == 'user'", "m.role == 'assistant' or 'secret' in m.content")
+    rows = RowTokenizer(chat_tokenizer(moody), "assistant")
+    assert rows.tokenize({"messages": CHAT})
+    with pytest.raises(RowError, match="message 3 says"):
+        rows.tokenize({"messages": [*CHAT[:2], {"role": "user", "content": "A secret?"}, CHAT[3]]})

@@ -229,13 +229,15 @@ def test_a_pad_token_that_is_the_end_token_is_told() -> None:
     assert "pad_token" in [choice.name for choice in RowTokenizer(tokenizer, "all").choices]
 
 
-def test_a_broken_template_refuses_the_run() -> None:
+def test_a_broken_template_is_named_and_refuses_each_row() -> None:
     rows = RowTokenizer(chat_tokenizer("{% for m in messages %}"), "assistant")
     (problem,) = rows.problems
-    assert problem.level == "error"
     assert problem.field == "chat_template_path"
+    assert "endfor" in problem.message
     with pytest.raises(RowError, match="endfor"):
         rows.tokenize({"messages": CHAT})
+    # Plain texts need none.
+    assert not RowTokenizer(chat_tokenizer("{% for m in messages %}"), "all", turns=False).problems
 
 
 def test_each_row_with_tools_may_have_a_template_of_its_own() -> None:
