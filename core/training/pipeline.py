@@ -94,7 +94,8 @@ def _train(
         request.folder, read_tensors(request.folder), lambda *done: emit(events.LoadProgressed(*done)), control.check
     )
     model = loading.load_model(spec, request, run.notice, meter)
-    fit_to_tokenizer(model, tokenizer, request.folder, run.tell, trusted=loading.trusts_own_code(request))
+    trusted = loading.trusts_own_code(request)
+    new_tokens = fit_to_tokenizer(model, tokenizer, request.folder, run.tell, trusted=trusted)
     check_tokenizer(tokenizer, model, run.notice)
     emit(
         events.ModelLoaded(
@@ -117,7 +118,7 @@ def _train(
 
     emit(events.PhaseStarted("adapting", "attaching adapters" if spec.use_peft else "every weight is trained"))
     if spec.use_peft:
-        model = adapters.attach_adapters(model, spec, run.tell)
+        model = adapters.attach_adapters(model, spec, run.tell, new_tokens)
     else:
         adapters.freeze_towers(model, spec)
     first = first_weights.first_weights(model, spec)
