@@ -38,13 +38,9 @@ def test_how_long_the_run_is_to_be_goes_with_the_request(alive: RunFolder) -> No
     reader = CommandReader(alive.commands_file)
     sent = send(alive, "set_max_steps", 600), send(alive, "set_num_train_epochs", 1.5)
     assert reader.read_new() == [Request(sent[0], "set_max_steps", 600), Request(sent[1], "set_num_train_epochs", 1.5)]
-    for line in ('{"id": "a", "command": "stop", "value": "x"}', '{"id": "a", "command": "stop", "value": []}', "[]"):
-        '{"id": "a", "command": "stop", "value": "many"}',
-        '{"id": "a", "command": "stop", "value": []}',
-        "[]",
-    ):
+    for value in ('"x"', "[]"):
         with alive.commands_file.open("a") as file:
-            file.write(line + "\n")
+            file.write(f'{{"id": "a", "command": "stop", "value": {value}}}\n')
     assert reader.read_new() == []
 
 
