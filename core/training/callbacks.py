@@ -90,23 +90,31 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Obey after a whole step."""
+        self._obey(state, control)
+        if self._requests.take_checkpoint_request() and not self._saver.has(state.global_step):
+            control.should_save = True
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Obey what the step's figures asked for, before it is evaluated and saved."""
+        self._obey(state, control)
+
+    def _obey(self, state: TrainerState, control: TrainerControl) -> None:
         if self._requests.pause_requested:
             self._rest(state.global_step)
         if self._requests.stop_requested or self._requests.length_requested:
             # Another length needs another schedule: the pipeline goes on from here with it.
             self._stop(state, control)
-        if self._requests.take_checkpoint_request() and not self._saver.has(state.global_step):
-            control.should_save = True
 
     def _rest(self, step: int) -> None:
         began = time.monotonic()
-        self._emit(events.RunPaused(step, "by request"))
+        self._emit(events.RunPaused(step, *self._requests.pause_reason))
         self._requests.rest()
         self._emit(events.RunContinued(step, time.monotonic() - began))
 
     def _stop(self, state: TrainerState, control: TrainerControl) -> None:
         control.should_training_stop = True
-        control.should_save = state.global_step > 0 and not self._saver.has(state.global_step)
+        control.should_evaluate &= self._requests.may_save
+        control.should_save = state.global_step > 0 and self._saver.wants(state.global_step)
 
 
 def _tokens_counted(state: TrainerState) -> int:

@@ -32,7 +32,9 @@ class RunControl:
         self._try_again = False
         self._release = False
         self._length: Length | None = None
+        self._good_step: int | None = None
         self.stop_reason = ""
+        self.pause_reason = ("", "")
 
     def request_stop(self, reason: str, *, release: bool = False) -> None:
         """Ask for stop-and-save; the first reason is kept. `release` says that the run is to go on later."""
@@ -59,9 +61,15 @@ class RunControl:
         length, self._length = self._length, None
         return length
 
-    def request_pause(self) -> None:
-        """Ask for a rest after the current step; the process and all that it holds stay."""
-        self._pause = True
+    def forbid_saving(self, good_step: int) -> None:
+        """Let nothing more be saved: the weights of all steps after `good_step` are in doubt."""
+        self._good_step = good_step if self._good_step is None else min(good_step, self._good_step)
+
+    def request_pause(self, reason: str = "by request", message: str = "") -> None:
+        """Ask for a rest after the current step; the process and all that it holds stay. The first reason is kept."""
+        if not self._pause:
+            self.pause_reason = (reason, message)
+            self._pause = True
 
     def request_continue(self) -> None:
         """Ask to go on after a rest, and to try again what the worker waits for."""
@@ -72,6 +80,16 @@ class RunControl:
     def stop_requested(self) -> bool:
         """Whether a stop was asked for."""
         return self._stop
+
+    @property
+    def may_save(self) -> bool:
+        """Whether the weights are worth keeping."""
+        return self._good_step is None
+
+    @property
+    def good_step(self) -> int | None:
+        """The last step whose weights are beyond doubt; None while all are."""
+        return self._good_step
 
     @property
     def pause_requested(self) -> bool:

@@ -122,6 +122,15 @@ class CheckpointSaver:
         """Where the checkpoint of a step stands once it is whole."""
         return place_of(self._folder, step)
 
+    def wants(self, step: int) -> bool:
+        """Whether the weights of this step are to be kept, and are not yet."""
+        return self._control.may_save and not self.has(step)
+
+    def refuse(self, step: int) -> None:
+        """Tell that a step is not saved, because its weights are worth nothing."""
+        message = "Its weights are not finite: numbers in them are infinite or none. What was saved before is whole."
+        self._emit(events.ProblemNoticed(f"No checkpoint of step {step:,}", message))
+
     def has(self, step: int) -> bool:
         """Whether there is a whole checkpoint of this step."""
         return is_committed(place_of(self._folder, step))
