@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from core.data.tokenizing import RowTokenizer
 from core.paths import cache_home
 
 _LISTED = 200
+_ENCODED_AT_ONCE = 128
 _TELL_SECONDS = 0.5
 _KEPT_SECONDS = 30 * 24 * 3600
 _TOKENS, _FACTS = "tokens.arrow", "facts.json"
@@ -88,18 +90,22 @@ def _write(folder: Path, store: RowStore, tokenizer: RowTokenizer, tell: Tell, s
     refused: list[Refused] = []
     kinds: Counter[str] = Counter()
     told_at = time.monotonic()
-    for number, row in enumerate(store.rows()):
+    done = 0
+    rows = store.rows()
+    while batch := list(islice(rows, _ENCODED_AT_ONCE)):
         if stop():
             raise StoppedError
-        try:
-            writer.add(number, tokenizer.tokenize(row.canonical))
-        except RowError as error:
-            kinds[error.kind] += 1
-            if len(refused) < _LISTED:
-                refused.append(Refused(number, error.kind, error.message, error.fix))
+        for number, made in enumerate(tokenizer.tokenize_many([row.canonical for row in batch]), start=done):
+            if isinstance(made, RowError):
+                kinds[made.kind] += 1
+                if len(refused) < _LISTED:
+                    refused.append(Refused(number, made.kind, made.message, made.fix))
+            else:
+                writer.add(number, made)
+        done += len(batch)
         if time.monotonic() - told_at >= _TELL_SECONDS:
             told_at = time.monotonic()
-            tell(number + 1, len(store))
+            tell(done, len(store))
     writer.close()
     facts = {
         "bytes": (folder / _TOKENS).stat().st_size,

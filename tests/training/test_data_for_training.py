@@ -149,8 +149,8 @@ def test_tokens_are_made_once_and_again_when_they_are_damaged(
 ) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(20))
     made: list[Any] = []
-    tokenize = RowTokenizer.tokenize
-    monkeypatch.setattr(RowTokenizer, "tokenize", lambda self, row: made.append(row) or tokenize(self, row))
+    tokenize = RowTokenizer.tokenize_many
+    monkeypatch.setattr(RowTokenizer, "tokenize_many", lambda self, rows: made.extend(rows) or tokenize(self, rows))
 
     def prepared_sequences(**changes: Any) -> tuple[int, list[tuple[list[int], list[int]]]]:
         made.clear()
@@ -188,6 +188,7 @@ def test_tokens_are_made_once_and_again_when_they_are_damaged(
 
 def test_a_stop_leaves_nothing_half_made(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenized, "_TELL_SECONDS", 0.0)
+    monkeypatch.setattr(tokenized, "_ENCODED_AT_ONCE", 8)
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(50))
     told: list[Event] = []
 
@@ -197,7 +198,7 @@ def test_a_stop_leaves_nothing_half_made(tiny_model: Path, tmp_path: Path, monke
     with pytest.raises(StoppedError):
         prepare(spec_of(tiny_model, data), told, stop)
 
-    assert told[-1] == events.DataProgressed("tokenizing", 1, 50)
+    assert told[-1] == events.DataProgressed("tokenizing", 8, 50)
     assert list((paths.cache_home() / "tokenized").iterdir()) == []
 
 
@@ -213,14 +214,17 @@ def spoiled_rows(tmp_path: Path) -> Path:
 @pytest.fixture
 def choosy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that refuses some rows."""
-    tokenize = RowTokenizer.tokenize
+    tokenize = RowTokenizer.tokenize_many
 
-    def choose(self: RowTokenizer, row: Any) -> Any:
-        if row["messages"][0]["content"] == "refuse me":
-            raise RowError("template_refuses", "The chat template refuses the row.", "Mend it.")
-        return tokenize(self, row)
+    def choose(self: RowTokenizer, rows: Any) -> Any:
+        refused = RowError("template_refuses", "The chat template refuses the row.", "Mend it.")
+        made = tokenize(self, rows)
+        return [
+            refused if row["messages"][0]["content"] == "refuse me" else one
+            for row, one in zip(rows, made, strict=True)
+        ]
 
-    monkeypatch.setattr(RowTokenizer, "tokenize", choose)
+    monkeypatch.setattr(RowTokenizer, "tokenize_many", choose)
 
 
 def test_rows_that_cannot_be_trained_on_stop_the_run_with_their_lines(

@@ -28,9 +28,15 @@ HEAVY = {
     "core.data.rendered_chat",
     "core.data.rendering",
     "core.data.template_facts",
+    "core.data.token_file",
+    "core.data.tokenized",
     "core.data.tokenizing",
+    "core.data.training_rows",
     "core.results.answers",
     "core.starter.build_model",
+    "core.training.data_of_run",
+    "core.training.first_batch",
+    "core.training.row_questions",
 }
 HEAVY_LIBRARIES = (
     "torch",
