@@ -98,6 +98,18 @@ class SftuiOptions(Declared):
         Label("run", "Sampled held-out rows", "So many held-out prompts are answered before and after training."),
     ] = 0
     notes: Annotated[str, Label("run", "Notes", "Kept with the run.")] = ""
+    on_not_finite: Annotated[
+        Literal["stop", "pause", "go_on"],
+        Label("run", "On NaN or Inf", "When loss or gradient are no numbers: stop at the last good checkpoint, rest, …"),
+    ] = "stop"
+    on_trouble: Annotated[
+        Literal["go_on", "pause", "stop"],
+        Label("run", "On other trouble", "A loss that leaps, a standstill, a failing GPU, little memory or disk."),
+    ] = "go_on"
+    on_finish: Annotated[
+        str | list[str] | None,
+        Label("run", "On finish", "A command to run at the end, without a shell; the facts are in SFTUI_… variables."),
+    ] = None
     init_lora_weights: Annotated[
         InitLoraWeights,
         Label("adapter", "First weights", "What adapters start from; default leaves the model as it is."),

@@ -10,6 +10,8 @@ from core.runs import events
 from core.runs.events import Event
 from core.training.control import RunControl
 from core.training.saving import CheckpointSaver
+from core.training.troubles import TroubleDesk
+from core.training.watch import Pulse, StepWatch
 
 
 class JournalCallback(TrainerCallback):  # type: ignore[misc]
@@ -75,6 +77,82 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
         )
 
 
+class WatchCallback(TrainerCallback):  # type: ignore[misc]
+    """Looks at each step's numbers as soon as they are known."""
+
+    def __init__(self, desk: TroubleDesk) -> None:
+        self._desk = desk
+        self._watch = StepWatch()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin with no history: this may be another run of steps."""
+        self._watch = StepWatch(args.max_grad_norm, scales_loss=args.fp16)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """A step is done."""
+        if logs is not None and "loss" in logs:
+            found = self._watch.see(state.global_step, float(logs["loss"]), _optional(logs, "grad_norm"))
+            self._desk.take(found, state.global_step)
+
+
+class PulseCallback(TrainerCallback):  # type: ignore[misc]
+    """Shows the runner's main thread that the worker gets on. The last of the callbacks: it sees what others ask for.
+
+    A save may take as long as it takes; an evaluation shows itself by its batches.
+    """
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A step begins."""
+        self._pulse.begin_step()
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A batch is done."""
+        self._pulse.beat()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A step is done."""
+        self._pulse.end_step()
+        self._go_on(control)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """An epoch is done."""
+        self._go_on(control)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A batch is evaluated."""
+        self._pulse.beat()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """All held-out rows are evaluated."""
+        self._go_on(control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A checkpoint is written."""
+        self._pulse.beat()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Nothing more is promised."""
+        self._pulse.pause()
+
+    def _go_on(self, control: TrainerControl) -> None:
+        if control.should_save or control.should_training_stop:
+            self._pulse.pause()
+        else:
+            self._pulse.beat()
+
+
 class CommandCallback(TrainerCallback):  # type: ignore[misc]
     """Obeys requests within a step."""
 
@@ -94,9 +172,22 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         if self._requests.take_checkpoint_request() and not self._saver.has(state.global_step):
             control.should_save = True
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
         """Obey what the step's figures asked for, before it is evaluated and saved."""
-        self._obey(state, control)
+        if "loss" in (logs or {}):
+            self._obey(state, control)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Weights that are worth nothing are not evaluated because an epoch is over."""
+        if self._requests.stop_requested and not self._requests.may_save:
+            self._stop(state, control)
 
     def _obey(self, state: TrainerState, control: TrainerControl) -> None:
         if self._requests.pause_requested:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.training.watch import Pulse
+
 _WAIT_SECONDS = 0.05
 
 
@@ -33,6 +35,7 @@ class RunControl:
         self._release = False
         self._length: Length | None = None
         self._good_step: int | None = None
+        self.pulse = Pulse()
         self.stop_reason = ""
         self.pause_reason = ("", "")
 
@@ -110,8 +113,10 @@ class RunControl:
 
     def rest(self) -> None:
         """Return when the pause is over, or a stop is asked for."""
+        self.pulse.pause()
         while self.pause_requested:
             time.sleep(_WAIT_SECONDS)
+        self.pulse.beat()
 
     def wait_for(self, is_ready: Callable[[], bool], seconds: float) -> bool:
         """Return True as soon as `is_ready` says so, when told to try again, or after `seconds`; False for a stop."""

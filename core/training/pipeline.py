@@ -34,7 +34,7 @@ from core.runs.folder import RunFolder
 from core.spec.problems import SpecError
 from core.spec.run_spec import RunSpec
 from core.spec.yaml_file import read_spec, to_yaml
-from core.training.callbacks import CommandCallback, JournalCallback
+from core.training.callbacks import CommandCallback, JournalCallback, PulseCallback, WatchCallback
 from core.training.control import RunControl
 from core.training.data_of_run import keep_to_data
 from core.training.first_batch import check_first_batch
@@ -133,7 +133,12 @@ def _train(
 
     arguments = training_arguments(spec, run.folder, request.dtype, request.device)
     saver = CheckpointSaver(run.folder, spec.save_total_limit, emit, control)
-    callbacks = [JournalCallback(emit), CommandCallback(emit, control, saver)]
+    callbacks = [
+        JournalCallback(emit),
+        WatchCallback(TroubleDesk(spec.sftui, emit, control)),
+        CommandCallback(emit, control, saver),
+        PulseCallback(control.pulse),
+    ]
     trainer = make_trainer(model, tokenizer, data, arguments, callbacks, saver)
     control.check()
 
@@ -149,8 +154,8 @@ def _train(
     if request.dtype == "float16":
         adapters.keep_trained_weights_in_float32(model)
     step = _to_the_end(run, trainer, saver, checkpoint)
-    if control.stop_requested and step < trainer.state.max_steps:
-        saved = _checkpoint_of(run.folder, step)
+    if control.stop_requested and (step < trainer.state.max_steps or not control.may_save):
+        saved = _checkpoint_of(run.folder, step, control.good_step)
         return events.RunStopped(step, saved, control.stop_reason, time.monotonic() - began, control.releases)
 
     emit(events.PhaseStarted("saving", "the adapter" if spec.use_peft else "the model"))
@@ -237,9 +242,14 @@ def _answer(
     run.emit(events.SamplesAnswered(who, step, answers))
 
 
-def _checkpoint_of(folder: RunFolder, step: int) -> str | None:
+def _checkpoint_of(folder: RunFolder, step: int, good_step: int | None = None) -> str | None:
+    """The checkpoint to go on from: that of the step, or the newest up to `good_step`, or else the newest."""
     checkpoints = committed_checkpoints(folder)
-    if not checkpoints or step_of(checkpoints[-1]) != step:
+    if good_step is not None:
+        checkpoints = tuple(path for path in checkpoints if step_of(path) <= good_step) or checkpoints
+    elif checkpoints and step_of(checkpoints[-1]) != step:
+        return None
+    if not checkpoints:
         return None
     return f"{folder.checkpoints.name}/{checkpoints[-1].name}"
 

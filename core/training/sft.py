@@ -1,8 +1,9 @@
 """From a spec to TRL's SFTTrainer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
@@ -86,8 +87,13 @@ class SafeTrainer(SFTTrainer):  # type: ignore[misc]
             self.state.best_model_checkpoint = str(self.saver.place(best)) if best else None
             self.state.save_to_json(str(self.saver.beside / f"checkpoint-{step}" / TRAINER_STATE_NAME))
 
+        if not self.saver.wants(step):
+            return
+        if not _are_finite(parameter for parameter in self.model.parameters() if parameter.requires_grad):
+            self.saver.refuse(step)
+            return
         held_out = {entry["step"]: entry["eval_loss"] for entry in self.state.log_history if "eval_loss" in entry}
-        if not self.saver.has(step) and not self.saver.save(step, held_out, write):
+        if not self.saver.save(step, held_out, write):
             self.control.should_training_stop = True
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -98,6 +104,10 @@ class SafeTrainer(SFTTrainer):  # type: ignore[misc]
         for name, parameter in self.model.named_parameters():
             if name in types:
                 parameter.data = parameter.data.to(types[name])
+
+
+def _are_finite(parameters: Iterable[torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
 
 
 def make_trainer(
