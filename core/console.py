@@ -12,13 +12,6 @@ from core.runs.state import RunState
 from core.text import human_bytes, human_count, human_duration, safe, shorten
 
 
-ACTIONS: dict[str, str] = {
-    "go_on": "The run goes on.",
-    "pause": "The run rests until it is told to go on.",
-    "stop": "The run stops.",
-}
-
-
 class JsonReporter:
     """The journal's lines as they come."""
 
@@ -145,7 +138,7 @@ def describe(event: events.Event) -> str:
         case events.ProblemNoticed():
             return f"{safe(event.title)}: {safe(event.message)}"
         case events.TroubleNoticed():
-            return f"trouble: {safe(event.title)}. {safe(event.message)} {ACTIONS[event.action]}"
+            return f"trouble: {safe(event.title)}. {safe(event.message)} {events.ACTION_WORDS.get(event.action, "")}".rstrip()
         case events.RunFinished():
             return f"finished after {human_duration(event.seconds)}"
         case events.RunStopped():

@@ -26,6 +26,11 @@ TroubleKind = Literal[
     "gpu_slowed", "gpu_memory_error", "gpu_lost", "host_memory", "disk",
 ]  # fmt: skip
 TroubleAction = Literal["go_on", "pause", "stop"]
+ACTION_WORDS: dict[TroubleAction, str] = {
+    "go_on": "The run goes on.",
+    "pause": "The run rests until it is told to go on.",
+    "stop": "The run stops.",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,8 +232,8 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
         case events.ProblemNoticed():
             return {"problems": (*state.problems, event)}
         case events.TroubleNoticed():
-            others = tuple(one for one in state.present_troubles if one.kind != event.kind)
-            return {"troubles": state.troubles.append(event), "present_troubles": (*others, event)}
+            still = tuple(one for one in state.present_troubles if one.kind != event.kind)
+            return {"troubles": state.troubles.append(event), "present_troubles": (*still, event)}
         case events.TroubleEnded():
             return {"present_troubles": tuple(one for one in state.present_troubles if one.kind != event.kind)}
         case events.RunFinished() | events.RunStopped() | events.RunFailed():

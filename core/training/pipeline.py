@@ -40,6 +40,7 @@ from core.training.data_of_run import keep_to_data
 from core.training.first_batch import check_first_batch
 from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
+from core.training.troubles import TroubleDesk
 
 Emit = Callable[[Event], object]
 
