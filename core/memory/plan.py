@@ -9,6 +9,7 @@ from typing import Any, Literal
 from core.choice import Choice
 from core.data.data_problems import HELD_OUT_FIELD, data_problems, held_out_problems, template_problems
 from core.data.facts import DataFacts
+from core.data.packing import packing_problems
 from core.data.request import held_out_request, training_request
 from core.devices.choose import ChosenDevice, choose_device
 from core.devices.gpu import GpuMonitor, GpuReading
@@ -191,6 +192,9 @@ def make_plan(
     unfit = attention_problem(spec, chosen.gpu, architecture, dtype.value)
     problems += [unfit] if unfit else []
     problems += data_problems(spec, data)
+    form = data.form if data else "unknown"
+    attention = choices[-1].value
+    problems += packing_problems(spec, architecture, attention, on_gpu=chosen.gpu is not None, form=form)
     if model is None:
         return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
     choices.insert(0, Choice("auto_class", model.architecture.auto_class, model.architecture.reason))

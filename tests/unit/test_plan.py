@@ -183,6 +183,13 @@ def test_one_row_cannot_be_split(tmp_path: Path, model: ModelFacts) -> None:
     assert problem.field == "test_split_size"
 
 
+def test_packing_that_mixes_rows_is_told(tmp_path: Path, model: ModelFacts) -> None:
+    (problem,) = planned(tmp_path, model, TURN, packing=True, packing_strategy="wrapped")
+    assert (problem.field, problem.level) == ("packing_strategy", "error")
+    # On one device with one row in a batch, nothing is to be said of the ordinary way.
+    assert planned(tmp_path, model, TURN, packing=True, per_device_train_batch_size=1) == []
+
+
 def test_turns_need_a_chat_template(tmp_path: Path, model: ModelFacts) -> None:
     base = replace(model, architecture=replace(model.architecture, chat_template=False))
     alpaca = {"instruction": "a", "output": "b"}
