@@ -5,9 +5,9 @@ that no event carries cannot be shown. Sizes are in bytes, durations in seconds,
 """
 
 import dataclasses
-import functools
 import json
 import math
+import types
 import typing
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -410,10 +410,16 @@ def finite(value: Any) -> Any:
 
 
 def _build(kind: Any, fields: dict[str, Any]) -> object:
-    names, floats, others = _fields(kind)
+    names, floats, plain, words, others = _fields(kind)
     if not fields.keys() <= names:
         # Of a later version.
         fields = {name: value for name, value in fields.items() if name in names}
+    for name, allowed in plain:
+        if name in fields and type(fields[name]) not in allowed:
+            raise TypeError(f"{name} is no {allowed[0].__name__}")
+    for name, known in words:
+        if name in fields and fields[name] not in known:
+            raise ValueError(f"{name} has an unknown value")
     for name in floats:
         value = fields.get(name)
         if type(value) is not float and value is not None:
@@ -425,21 +431,46 @@ def _build(kind: Any, fields: dict[str, Any]) -> object:
 
 
 @cache
-def _fields(kind: Hashable) -> tuple[frozenset[str], tuple[str, ...], tuple[tuple[str, Restore], ...]]:
-    """A dataclass's fields: all names, those that are floats, and those that JSON gives in another form.
+def _fields(
+    kind: Hashable,
+) -> tuple[
+    frozenset[str],
+    tuple[str, ...],
+    tuple[tuple[str, tuple[type, ...]], ...],
+    tuple[tuple[str, tuple[str, ...]], ...],
+    tuple[tuple[str, Restore], ...],
+]:
+    """A dataclass's fields: all names, floats, other plain values, words from a few, and what JSON gives otherwise.
 
     A long journal has a hundred thousand lines of the same few kinds: what is equal for all of them is found out once.
     """
     hints = typing.get_type_hints(kind)
     floats = tuple(name for name, hint in hints.items() if float in (hint, *typing.get_args(hint)))
+    plain = tuple((name, allowed) for name, hint in hints.items() if (allowed := _plain_types(hint)))
+    words = tuple((name, typing.get_args(hint)) for name, hint in hints.items() if typing.get_origin(hint) is Literal)
     others = [(name, _restorer(hint)) for name, hint in hints.items() if name not in floats]
-    return frozenset(hints), floats, tuple((name, restore) for name, restore in others if restore is not None)
+    restored = tuple((name, restore) for name, restore in others if restore is not None)
+    return frozenset(hints), floats, plain, words, restored
+
+
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    """The types of a text, a whole number or a yes; none for others. A journal from elsewhere may hold anything."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return allowed if set(allowed) <= {str, int, bool, types.NoneType} else ()
 
 
 def _restorer(hint: Any) -> Restore | None:
     if dataclasses.is_dataclass(hint):
-        return functools.partial(_build, hint)
+        return lambda fields: _build(hint, _of(fields, (dict,)))
     if typing.get_origin(hint) is not tuple:
         return None
-    inner = _restorer(typing.get_args(hint)[0])
-    return tuple if inner is None else lambda values: tuple(inner(value) for value in values)
+    kind = typing.get_args(hint)[0]
+    allowed = _plain_types(kind)
+    inner = _restorer(kind) or (lambda value: _of(value, allowed))
+    return lambda values: tuple(inner(value) for value in _of(values, (list,)))
+
+
+def _of(value: Any, allowed: tuple[type, ...]) -> Any:
+    if type(value) not in allowed:
+        raise TypeError(f"a {type(value).__name__} is no {allowed[0].__name__}")
+    return value
