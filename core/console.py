@@ -138,7 +138,8 @@ def describe(event: events.Event) -> str:
         case events.ProblemNoticed():
             return f"{safe(event.title)}: {safe(event.message)}"
         case events.TroubleNoticed():
-            return f"trouble: {safe(event.title)}. {safe(event.message)} {events.ACTION_WORDS.get(event.action, "")}".rstrip()
+            done = events.ACTION_WORDS.get(event.action, "")
+            return f"trouble: {safe(event.title)}. {safe(event.message)} {done}".rstrip()
         case events.RunFinished():
             return f"finished after {human_duration(event.seconds)}"
         case events.RunStopped():

@@ -100,7 +100,7 @@ class SftuiOptions(Declared):
     notes: Annotated[str, Label("run", "Notes", "Kept with the run.")] = ""
     on_not_finite: Annotated[
         Literal["stop", "pause", "go_on"],
-        Label("run", "On NaN or Inf", "When loss or gradient are no numbers: stop at the last good checkpoint, rest, …"),
+        Label("run", "On NaN or Inf", "A loss or gradient that is no number: stop at the last good checkpoint, …"),
     ] = "stop"
     on_trouble: Annotated[
         Literal["go_on", "pause", "stop"],

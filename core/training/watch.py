@@ -104,8 +104,8 @@ class StepWatch:
         self._overflows = self._overflows + 1 if overflowed else 0
         if not math.isfinite(loss):
             # It was computed with the weights of the step before, which are in doubt with it.
-            title = f"The loss is not a number at step {step:,}" if math.isnan(loss) else f"Infinite loss at step {step:,}"
-            return Trouble("not_finite", title, _WHY_NOT_FINITE, max(0, step - 2))
+            what = "not a number" if math.isnan(loss) else "infinite"
+            return Trouble("not_finite", f"The loss is {what} at step {step:,}", _WHY_NOT_FINITE, max(0, step - 2))
         if self._overflows > self._overflows_allowed:
             title = f"The gradient is not finite at step {step:,}"
             return Trouble("not_finite", title, _WHY_NOT_FINITE, max(0, step - 1))
