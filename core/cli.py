@@ -158,7 +158,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.yaml:
         print(to_yaml(spec), end="")
         return DONE
-    print(json.dumps(plan.to_json(), indent=2) if options.json else describe_plan(plan))
+    print(json.dumps(plan.to_json(), indent=2) if options.json else safe(describe_plan(plan), keep_newlines=True))
     if any(problem.level == "error" for problem in plan.problems):
         return WRONG_USE
     return DOES_NOT_FIT if plan.verdict == "does_not_fit" else DONE
