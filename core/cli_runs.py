@@ -92,7 +92,7 @@ def start(folder: Any, options: argparse.Namespace, past: int = 0, resume_step: 
 
     if options.detach:
         start_run(folder, resume_step)
-        print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else folder.id)
+        print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else safe(folder.id))
         return DONE
     reporter = JsonReporter() if options.json else TextReporter()
     try:
@@ -114,11 +114,11 @@ def _say_where(path: Path, state: Any) -> None:
     from core.runs.events import RunFinished
 
     if isinstance(state.outcome, RunFinished):
-        print(f"\nresult: {path / state.outcome.result}")
+        print(f"\nresult: {safe(str(path / state.outcome.result))}")
     elif state.outcome is None:
-        sys.stderr.write(f"interrupted: the runner is gone without a word; see {path / 'runner.log'}\n")
+        sys.stderr.write(f"interrupted: the runner is gone without a word; see {safe(str(path / 'runner.log'))}\n")
     else:
-        print(f"run: {path}")
+        print(f"run: {safe(str(path))}")
 
 
 def _runs(options: argparse.Namespace) -> int:
@@ -171,7 +171,7 @@ def _send(options: argparse.Namespace) -> int:
             return _resume(options)
     request_id = send(folder, _REQUESTS[options.command].request(options))
     words = f"{folder.id}: asked to {options.command}"
-    print(json.dumps({"id": request_id, "run": folder.id}) if options.json else words)
+    print(json.dumps({"id": request_id, "run": folder.id}) if options.json else safe(words))
     return DONE
 
 
@@ -189,7 +189,11 @@ def _set(options: argparse.Namespace) -> int:
         raise SftuiError("Wrong use", f"{options.length} is no length of a run.", hint)
     folder = find_run(options.run)
     request_id = send(folder, "set_max_steps" if name == "max_steps" else "set_num_train_epochs", value)
-    print(json.dumps({"id": request_id, "run": folder.id}) if options.json else f"{folder.id}: asked for {name} {text}")
+    print(
+        json.dumps({"id": request_id, "run": folder.id})
+        if options.json
+        else safe(f"{folder.id}: asked for {name} {text}")
+    )
     return DONE
 
 
