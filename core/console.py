@@ -97,7 +97,12 @@ class TextReporter:
 
 
 def describe(event: events.Event) -> str:
-    """One event in words; empty for those that a log of a run does not need."""
+    """One event in words, safe to print; empty for those that a log of a run does not need."""
+    # A run's folder may come from anywhere: every text in its journal is foreign, also those of few known words.
+    return safe(_describe(event), keep_newlines=True)
+
+
+def _describe(event: events.Event) -> str:
     match event:
         case events.RunStarted():
             return f"run {safe(event.run_id)}: {event.method} of {safe(event.model)}"
