@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from core.text import safe
+
 # YAML 1.1 reads 1e-8 as text, which pydantic would mend and the arguments that are passed on to TRL would not.
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
@@ -48,5 +50,11 @@ def load(text: str) -> Any:
 
 def dump(value: Any) -> str:
     """A value as YAML, without the newline at its end."""
-    text: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
+    text = _dump(value, readable=True)
+    # What would reorder or hide words is escaped, and all else in the entry with it.
+    return text if safe(text, keep_newlines=True) == text else _dump(value, readable=False)
+
+
+def _dump(value: Any, *, readable: bool) -> str:
+    text: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=readable, width=1_000_000)
     return text.rstrip("\n")
