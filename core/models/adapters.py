@@ -16,7 +16,7 @@ from core.models import first_weights
 from core.models.adapter_files import find_start
 from core.models.start_adapter import refuse_other_base, refuse_unread
 from core.models.targets import Targets, choose_targets
-from core.models.token_rows import trained_rows
+from core.models.token_rows import show_head_bias, trained_rows
 from core.models.towers import find_towers
 from core.spec.run_spec import RunSpec
 
@@ -77,6 +77,7 @@ def attach_adapters(model: Any, spec: RunSpec, tell: Tell = _tell_nobody, new_to
             adapted = get_peft_model(model, config)
     else:
         adapted = get_peft_model(model, config)
+    show_head_bias(adapted)
     if spec.sftui.init_lora_weights == "loftq":
         error = first_weights.start_with_loftq(adapted)
         tell(Choice("init_lora_weights", "loftq", f"makes up for {error:.0%} of what 4 bits lose"))
@@ -132,6 +133,7 @@ def _continue(model: Any, spec: RunSpec, tell: Tell, new_tokens: Sequence[int]) 
     device = next(model.parameters()).device
     adapted = PeftModel.from_pretrained(model, str(start.folder), is_trainable=True, torch_device=str(device))
     refuse_unread(start, adapted)
+    show_head_bias(adapted)
     rows = adapted.peft_config["default"].trainable_token_indices or {}
     known = {token for tokens in (rows.values() if isinstance(rows, dict) else [rows]) for token in tokens}
     if not known.issuperset(new_tokens):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import TrainableTokensWrapper
 
 from core.choice import Choice
 from core.data.tokenizing import RowTokenizer
@@ -51,6 +52,13 @@ def trained_rows(model: Any, tokens: Sequence[int]) -> dict[str, list[int]]:
     modules = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
     names = {id(module): name for name, module in model.named_modules()}
     return {names[id(module)]: list(tokens) for module in modules}
+
+
+def show_head_bias(adapted: Any) -> None:
+    """Let a head whose rows are trained show its bias: TRL's fused loss reads it, and PEFT's wrapper hides it."""
+    head = adapted.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        head.register_parameter("bias", head.token_adapter.base_layer.bias)
 
 
 def _give_rows(model: Any, known: int, new: dict[str, int], tell: Tell) -> None:

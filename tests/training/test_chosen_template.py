@@ -14,9 +14,14 @@ from core.errors import SftuiError
 from core.models.adapters import attach_adapters
 from core.models.token_rows import fit_to_tokenizer
 from core.models.tokenizer import load_tokenizer
+from core.runs import events
 from core.spec.run_spec import DatasetSource, RunSpec
+from core.spec.yaml_file import read_spec
+from core.training.control import RunControl
+from core.training.worker import TrainingWorker
 from tests.chat_tokenizers import chat_tokenizer, shown
-from tests.tiny import CHAT_TEMPLATE
+from tests.tiny import CHAT_TEMPLATE, write_rows
+from tests.training.runs import make_run
 
 CHAT: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
@@ -172,3 +177,33 @@ def test_a_missing_end_token_is_taken_from_the_models_configuration(tmp_path: Pa
     tokenizer = load_tokenizer(folder, lambda title, message: notices.append(f"{title}: {message}"))
     assert tokenizer.eos_token == "<eos>"
     assert notices[0].startswith("No end token: The tokenizer names none: <eos> is taken")
+
+
+@pytest.mark.parametrize("options", [{}, {"load_in_4bit": True}, {"use_peft": False}], ids=["lora", "qlora", "full"])
+def test_a_run_on_a_base_model_with_chatml_gives_a_result_that_has_it(tmp_path: Path, options: dict[str, Any]) -> None:
+    from transformers import AutoTokenizer
+
+    base = make_base(tmp_path / "base")
+    rows = write_rows(tmp_path / "rows.jsonl", 8)
+    folder = make_run(base, rows, chat_template_path="chatml", assistant_only_loss=True, **options)
+    told: list[events.Event] = []
+    worker = TrainingWorker(read_spec(folder.spec_file), folder, told.append, RunControl())
+    worker.start()
+    worker.join(120)
+    assert isinstance(told[-1], events.RunFinished), told[-1]
+    choices = {event.name: event.value for event in told if isinstance(event, events.ChoiceMade)}
+    assert choices["embedding"] == "605 rows"
+    result = folder.model if options.get("use_peft") is False else folder.adapter
+    tokenizer = AutoTokenizer.from_pretrained(result)
+    assert tokenizer.chat_template == BUILT_IN["chatml"].jinja
+    assert tokenizer.eos_token == "<|im_end|>"
+    tensors = load_file(next(result.glob("*.safetensors")))
+    if result == folder.model:
+        assert tensors["model.embed_tokens.weight"].shape[0] == 605
+        return
+    (rows_of_tokens,) = (
+        value for name, value in tensors.items() if name.endswith("embed_tokens.token_adapter.trainable_tokens_delta")
+    )
+    assert rows_of_tokens.shape == (2, 32)
+    # Both began as the mean of all rows, and have moved apart.
+    assert not torch.allclose(rows_of_tokens[0], rows_of_tokens[1])
