@@ -98,7 +98,7 @@ def prepare_data(spec: RunSpec, request: DataRequest) -> PreparedData:
 def _prepare(spec: RunSpec, request: DataRequest, opened: ExitStack) -> PreparedData:
     facts = _check(spec, training_request(spec), request)
     options = tokenizing_options(spec, facts.form)
-    tokenizer = RowTokenizer(request.tokenizer, options.learn_from)
+    tokenizer = RowTokenizer(request.tokenizer, options.learn_from, turns=options.turns)
     refusals = tuple(problem for problem in tokenizer.problems if problem.level == "error")
     if refusals:
         raise SpecError(refusals)

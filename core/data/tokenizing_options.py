@@ -37,6 +37,8 @@ class TokenizingOptions:
     learn_from: LearnFrom
     chat_template_path: str | None = None
     load_as: Literal["auto", "text", "vision"] = "auto"
+    turns: bool = True
+    """Whether the rows can hold turns; plain texts need no chat template."""
 
     def to_json(self) -> dict[str, Any]:
         """The "options" of a question to the warm runner."""
@@ -45,7 +47,8 @@ class TokenizingOptions:
 
 def tokenizing_options(spec: RunSpec, form: Form) -> TokenizingOptions:
     """What the spec says, for rows in this form."""
-    return TokenizingOptions(learn_from(spec, form), spec.chat_template_path, spec.sftui.load_as)
+    learned = learn_from(spec, form)
+    return TokenizingOptions(learned, spec.chat_template_path, spec.sftui.load_as, turns=form != "text")
 
 
 def tokens_key(facts: DataFacts, folder: Path, options: TokenizingOptions) -> str:

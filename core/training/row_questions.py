@@ -124,4 +124,4 @@ def _reader(folder: Path, options: TokenizingOptions, _state: str) -> _Reader:
         trusted=trusts_own_code(request),
         chat_template_path=options.chat_template_path,
     )
-    return _Reader(tokenizer, RowTokenizer(tokenizer, options.learn_from))
+    return _Reader(tokenizer, RowTokenizer(tokenizer, options.learn_from, turns=options.turns))

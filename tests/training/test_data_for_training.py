@@ -150,7 +150,12 @@ def test_tokens_are_made_once_and_again_when_they_are_damaged(
     data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(20))
     made: list[Any] = []
     tokenize = RowTokenizer.tokenize_many
-    monkeypatch.setattr(RowTokenizer, "tokenize_many", lambda self, rows: made.extend(rows) or tokenize(self, rows))
+
+    def note(self: RowTokenizer, rows: Any) -> Any:
+        made.extend(rows)
+        return tokenize(self, rows)
+
+    monkeypatch.setattr(RowTokenizer, "tokenize_many", note)
 
     def prepared_sequences(**changes: Any) -> tuple[int, list[tuple[list[int], list[int]]]]:
         made.clear()

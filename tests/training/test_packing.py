@@ -17,7 +17,7 @@ SAMPLE = (
     "llama", "qwen3", "gemma3_text", "qwen3_moe", "gpt2", "gpt_neox", "phi3",
     "gpt_oss", "opt", "bloom", "mamba", "falcon_h1", "qwen3_next", "lfm2",
 )  # fmt: skip
-UNMEASURED = {"dbrx", "dots3_note", "dots3_note_text", "gemma3n", "granitemoehybrid"}
+UNMEASURED = {"dbrx", "deepseek_v2", "dots3_note", "dots3_note_text", "gemma3n", "granitemoehybrid"}
 """Types whose smallest model is too large to be measured here, or that need more than transformers."""
 
 

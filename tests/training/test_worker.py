@@ -1,5 +1,6 @@
 """The training worker in this very process: what it does, tells and leaves behind."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,39 @@ def test_whatever_goes_wrong_ends_the_run_once_and_in_words(
     assert failed.hint
     assert failed.traceback_file is not None
     assert "Traceback" in (folder.path / failed.traceback_file).read_text()
+
+
+def test_the_run_tells_its_data_and_leaves_bad_rows_out_where_it_may(tiny_model: Path, tmp_path: Path) -> None:
+    bad = {"messages": [{"role": "user", "content": "No answer."}]}
+    data = write_jsonl(tmp_path / "rows.jsonl", [*chat_rows(20), bad])
+    wanted = {"assistant_only_loss": True, "packing": True, "max_length": 200}
+    folder = make_run(tiny_model, data, **wanted, sftui={"device": "cpu", "bad_rows": "skip"})
+
+    told = train(folder)
+
+    prepared = only(told, events.DataPrepared)
+    assert (prepared.train_rows, prepared.skipped_rows) == (20, 1)
+    assert prepared.skipped_kinds == (events.KindCount("no_answer", 1),)
+    assert prepared.sequences < 20
+    assert 0 < prepared.trained_tokens < prepared.tokens
+    assert only(told, events.RunFinished).step == 3
+    first = [event for event in told if isinstance(event, events.ChoiceMade) and event.name == "first_batch"]
+    assert len(first) == 1
+    assert "compared with the rows in the files" in first[0].reason
+    assert told.index(first[0]) < min(told.index(step) for step in told if isinstance(step, events.StepCompleted))
+
+
+def test_a_run_does_not_go_on_with_other_rows(tiny_model: Path, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(20))
+    folder = make_run(tiny_model, data, max_steps=2, save_strategy="steps", save_steps=1)
+    train(folder)
+    values = {**folder.spec_values(), "max_steps": 4}
+    folder.spec_file.write_text(json.dumps(values))
+    write_jsonl(data, chat_rows(21))
+
+    failed = only(train(folder), events.RunFailed)
+
+    assert failed.title == "The data is not what the run began with"
+    assert "20 sequences" in failed.message
+    write_jsonl(data, chat_rows(20))
+    assert only(train(folder), events.RunFinished).step == 4

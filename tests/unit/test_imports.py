@@ -59,6 +59,7 @@ COMES_WITH = {
     "safetensors": "transformers",
     "pyarrow": "datasets",
     "jinja2": "torch",
+    "numpy": "transformers",
 }
 
 LOADED = """
