@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from core.data.facts import DataFacts, Progress
@@ -23,8 +24,8 @@ from core.errors import SftuiError
 from core.models.blobs import DownloadCancelledError
 from core.paths import cache_home
 
-# Of what is kept: raise it when reading, mapping or the store change what is in it.
-_VERSION = 1
+# Of what is kept, beside the version of sftui: raise it when reading, mapping or the store change what is in it.
+_FORMAT = 1
 _FACTS_NAME = "facts.json"
 _LOCK_NAME = "pass.lock"
 _REPORT_SECONDS = 0.1
@@ -62,7 +63,9 @@ def check(request: CheckRequest, progress: Tell = lambda _: None, stop: Stop = l
             _run_pass(made, request, sources, files, progress, stop)
         facts = _read(folder)
         if facts is None:
-            raise SftuiError("The dataset's index cannot be read", f"{folder} is damaged.", "Have the data read again.")
+            changed = [file.path for group in files for file in group if StoredFile.of(file.path) != file]
+            message = f"{changed[0] if changed else folder} changed while the data was read."
+            raise SftuiError("The data has changed", message, "Wait until it is written, then have it read again.")
         _clear_away(folder.parent)
     return facts
 
@@ -126,7 +129,7 @@ def _key(request: CheckRequest, sources: Sequence[SourceFiles], files: Sequence[
         ]
         for source, group in zip(sources, files, strict=True)
     ]
-    return hashlib.sha256(json.dumps([_VERSION, request.columns, parts]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_FORMAT, version("sftui"), request.columns, parts]).encode()).hexdigest()[:32]
 
 
 def _read(folder: Path) -> DataFacts | None:

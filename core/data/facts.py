@@ -82,7 +82,8 @@ class DataFacts:
         told["mapping"] = self.mapping.to_dict()
         for source, facts in zip(told["sources"], self.sources, strict=True):
             source["mapping"] = facts.mapping.to_dict()
-        return _plain(told)
+        plain: dict[str, Any] = _plain(told)
+        return plain
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "DataFacts":

@@ -52,12 +52,12 @@ class CheckRequest:
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "CheckRequest":
         """The request that `to_json` told."""
-        lists = ("data_files", "columns")
-        sources = (
-            {name: tuple(value) if name in lists and value is not None else value for name, value in source.items()}
-            for source in told["sources"]
-        )
-        return cls(tuple(Source(**source) for source in sources), tuple(told["columns"].items()))
+        return cls(tuple(map(_source, told["sources"])), tuple(told["columns"].items()))
+
+
+def _source(told: Mapping[str, Any]) -> Source:
+    lists = {name: tuple(told[name]) for name in ("data_files", "columns") if told[name] is not None}
+    return Source(**{**told, **lists})
 
 
 def files_request(*files: object) -> CheckRequest:

@@ -238,6 +238,19 @@ def test_of_two_passes_over_the_same_files_the_faster_one_counts(
     assert stores() == [facts.store.name]
 
 
+def test_a_file_that_is_still_being_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.data.check._REPORT_SECONDS", 0.0)
+    file = many(tmp_path / "a.jsonl", 100)
+
+    def write_on(_: Progress) -> None:
+        with file.open("a") as opened:
+            opened.write("\n")
+
+    with pytest.raises(SftuiError, match=r"a\.jsonl changed while the data was read"):
+        check(files_request(file), write_on)
+    assert read_facts([file]).rows == 100
+
+
 def test_stores_that_nobody_used_for_a_month_are_cleared_away(tmp_path: Path) -> None:
     old, used = read_facts([many(tmp_path / "a.jsonl", 1)]), read_facts([many(tmp_path / "b.jsonl", 2)])
     for facts in (old, used):
