@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from core.cli_queue import add_queue_command
 from core.cli_runs import DONE, add_run_commands, complain, start
 from core.errors import SftuiError
 from core.text import safe
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "Run a spec: a YAML file, or a preset (qlora, lora, full, starter).")
     run.add_argument("spec")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option (repeatable)")
+    run.add_argument("--queue", action="store_true", help="wait until its device is free, behind those that wait too")
     run.add_argument("--detach", action="store_true", help="start it and leave")
     run.add_argument("--force", action="store_true", help="start it though it does not fit")
 
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--model", metavar="PATH_OR_ID", help="count tokens with this model's tokenizer: slower")
 
     add_run_commands(command)
+    add_queue_command(command)
     return parser
 
 
@@ -89,7 +92,7 @@ def _demo(options: argparse.Namespace) -> int:
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if not options.headless and not options.json and on_terminal and options.open_app is not None:
         return int(options.open_app(open_screen="review", draft_values=dict(PRESETS["starter"].values)))
-    options.spec, options.set, options.detach, options.force = "starter", [], False, False
+    options.spec, options.set, options.detach, options.force, options.queue = "starter", [], False, False, False
     return _run(options)
 
 

@@ -50,6 +50,7 @@ def add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume = command("resume", _resume, "Go on with a run that was stopped or killed, from its last whole checkpoint.")
     resume.add_argument("run")
     resume.add_argument("--from", dest="step", type=int, metavar="STEP", help="from this checkpoint; 0 begins anew")
+    resume.add_argument("--queue", action="store_true", help="wait until its device is free")
     resume.add_argument("--detach", action="store_true", help="start it and leave")
     change = command("set", _set, "Make a run that trains longer or shorter.")
     change.add_argument("run")
@@ -59,7 +60,7 @@ def add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     note.add_argument("text", nargs="*")
     for name, request in _REQUESTS.items():
         added = command(name, _send, request.help)
-        added.set_defaults(command=name, detach=True)
+        added.set_defaults(command=name, detach=True, queue=False)
         added.add_argument("run")
         if request.flag:
             added.add_argument(f"--{request.flag}", action="store_true", help=request.flag_help)
@@ -91,13 +92,13 @@ def start(folder: Any, options: argparse.Namespace, past: int = 0, resume_step: 
     from core.runs.launch import start_run
 
     if options.detach:
-        start_run(folder, resume_step)
+        start_run(folder, resume_step, queue=options.queue)
         print(json.dumps({"id": folder.id, "path": str(folder.path)}) if options.json else safe(folder.id))
         return DONE
     reporter = JsonReporter() if options.json else TextReporter()
     try:
         with interruptible() as interruption:
-            start_run(folder, resume_step)
+            start_run(folder, resume_step, queue=options.queue)
             state = follow(folder, reporter.tell, interruption, past=past)
     except SftuiError as error:
         complain(error, options)

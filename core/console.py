@@ -104,6 +104,8 @@ def describe(event: events.Event) -> str:
 
 def _describe(event: events.Event) -> str:
     match event:
+        case events.RunQueued():
+            return f"place {event.place} in the queue: waits for {safe(event.waits_for)}"
         case events.RunStarted():
             return f"run {safe(event.run_id)}: {event.method} of {safe(event.model)}"
         case events.PhaseStarted():

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from core.choice import Choice
 from core.devices.gpu import GpuReading, GpuSnapshot
 from core.errors import SftuiError
+from core.text import human_bytes
+
+# Shares of a GPU's memory: what must be free for a run whose need is not known, and what is never asked to be free,
+# as the driver and a display hold a little of it always.
+_FREE_ENOUGH, _NEVER_MORE = 0.85, 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,28 +26,53 @@ def choose_device(wish: str, reading: GpuReading, environ: Mapping[str, str]) ->
 
     GPUs that CUDA_VISIBLE_DEVICES hides are not considered. Raises SftuiError if the wish cannot be met.
     """
+    gpus = acceptable_gpus(wish, reading, environ)
+    if not gpus:
+        return ChosenDevice(None, Choice("device", "cpu", "as asked for" if wish == "cpu" else _why_none(reading)))
+    gpu = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
+    if wish != "auto":
+        return ChosenDevice(gpu, Choice("device", gpu_name(gpu), "as asked for"))
+    only = "the only GPU" if len(reading.gpus) == 1 else "the only GPU that is visible and working"
+    reason = only if len(gpus) == 1 else f"most free memory of {len(gpus)} GPUs"
+    return ChosenDevice(gpu, Choice("device", gpu_name(gpu), reason))
+
+
+def acceptable_gpus(wish: str, reading: GpuReading, environ: Mapping[str, str]) -> tuple[GpuSnapshot, ...]:
+    """The GPUs of which `sftui.device` means any; none for the CPU. Raises SftuiError if the wish cannot be met."""
     if wish == "cpu":
-        return ChosenDevice(None, Choice("device", "cpu", "as asked for"))
-    gpus = [gpu for gpu in _visible(reading.gpus, environ) if not gpu.lost]
+        return ()
+    gpus = tuple(gpu for gpu in _visible(reading.gpus, environ) if not gpu.lost)
     if wish == "auto":
-        if not gpus:
-            return ChosenDevice(None, Choice("device", "cpu", _why_none(reading)))
-        gpu = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
-        only = "the only GPU" if len(reading.gpus) == 1 else "the only GPU that is visible and working"
-        reason = only if len(gpus) == 1 else f"most free memory of {len(gpus)} GPUs"
-        return ChosenDevice(gpu, Choice("device", _name(gpu), reason))
+        return gpus
     for gpu in gpus:
         if wish in (str(gpu.index), gpu.uuid):
-            return ChosenDevice(gpu, Choice("device", _name(gpu), "as asked for"))
+            return (gpu,)
     there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus) or f"none ({_why_none(reading)})"
     raise SftuiError("No such device", f"sftui.device is {wish!r}; GPUs here: {there}.", "Use auto, cpu or an index.")
 
 
+def lack_of_room(gpu: GpuSnapshot, needs_bytes: int | None) -> str:
+    """What a run that needs so many bytes still waits for on a GPU that no run has; empty if there is room for it."""
+    if gpu.lost:
+        return f"{gpu_name(gpu)}, which is lost to the driver until it is reset"
+    if gpu.total_bytes is None or gpu.free_bytes is None:
+        return ""
+    needed = gpu.total_bytes * _FREE_ENOUGH
+    if needs_bytes is not None:
+        needed = min(needs_bytes, gpu.total_bytes * _NEVER_MORE)
+    if gpu.free_bytes >= needed:
+        return ""
+    return f"{human_bytes(int(needed))} free on {gpu_name(gpu)}, where {human_bytes(gpu.free_bytes)} are free now"
+
+
+def device_name(gpu: GpuSnapshot | None) -> str:
+    """What a device is called where it has to be told from all others: the GPU's UUID, its index, or "cpu"."""
+    return "cpu" if gpu is None else gpu.uuid or str(gpu.index)
+
+
 def cuda_environment(device: ChosenDevice) -> dict[str, str]:
     """What a process must have in its environment before CUDA starts, so that it sees the chosen GPU alone."""
-    if device.gpu is None:
-        return {"CUDA_VISIBLE_DEVICES": ""}
-    return {"CUDA_VISIBLE_DEVICES": device.gpu.uuid or str(device.gpu.index)}
+    return {"CUDA_VISIBLE_DEVICES": "" if device.gpu is None else device_name(device.gpu)}
 
 
 def _visible(gpus: tuple[GpuSnapshot, ...], environ: Mapping[str, str]) -> list[GpuSnapshot]:
@@ -66,5 +96,6 @@ def _why_none(reading: GpuReading) -> str:
     return "CUDA_VISIBLE_DEVICES hides every GPU that works"
 
 
-def _name(gpu: GpuSnapshot) -> str:
+def gpu_name(gpu: GpuSnapshot) -> str:
+    """A GPU in words: GPU 0 NVIDIA H100. Foreign."""
     return f"GPU {gpu.index} {gpu.name}"

@@ -59,8 +59,22 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class RunQueued:
+    """The runner holds the run's lock and waits for its turn; told again whenever its place changes."""
+
+    run_id: str
+    model: str
+    method: str
+    pid: int
+    place: int
+    """1 for the next one on its device."""
+    waits_for: str
+    """In words: the run before it, or the memory that is not free yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The runner holds the run's lock."""
+    """The runner holds the run's lock, and its turn has come."""
 
     run_id: str
     model: str
@@ -327,7 +341,8 @@ class RunFailed:
 
 
 Event = (
-    RunStarted
+    RunQueued
+    | RunStarted
     | PhaseStarted
     | ChoiceMade
     | DataProgressed

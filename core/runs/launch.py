@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import IO, Any
@@ -15,6 +16,7 @@ from core.devices.choose import ChosenDevice, choose_device, cuda_environment
 from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
 from core.runs.folder import RunFolder, all_runs
+from core.runs.queue import tickets
 
 RUNNER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -26,6 +28,10 @@ RUNNER_ENVIRONMENT = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     # Whether there is a GPU can be asked of NVML, without starting CUDA.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    # A checkpoint's manifest shows damage, not malice: whoever makes a folder makes its checksums too. So nothing that
+    # is pickled in it, such as rng_state.pth, may name more than tensors and numbers.
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0",
 }
 # What the user has set goes first. Threads that spin while they wait make a step ten times slower on a CPU that others
 # use too; sleeping ones cost nothing on one that nobody else uses.
@@ -35,15 +41,29 @@ ANSWER_SECONDS = 120.0
 """How long a question may take; a busy machine imports for half a minute before the first answer."""
 
 
-def start_run(folder: RunFolder, resume_step: int | None = None) -> "subprocess.Popen[bytes]":
+def start_run(folder: RunFolder, resume_step: int | None = None, *, queue: bool = False) -> "subprocess.Popen[bytes]":
     """Start a runner process and return at once. It has its own session and nothing of the terminal.
 
-    A run with checkpoints goes on from the newest, or from that of `resume_step`; 0 begins anew.
+    A run with checkpoints goes on from the newest, or from that of `resume_step`; 0 begins anew. With `queue` it waits
+    for its turn on a device, and this returns when it stands in line, so that whoever comes later stands behind it.
     """
-    device = _device(_wish(folder))
+    # One that waits chooses its device when its turn has come.
+    device = None if queue else _device(_wish(folder))
+    arguments = ["--queue"] if queue else []
+    arguments += [str(folder.path), *([] if resume_step is None else [str(resume_step)])]
+    folder.refuse_links()
     with paths.open_log(folder.log_file) as log:
-        arguments = [str(folder.path), *([] if resume_step is None else [str(resume_step)])]
-        return _spawn("core.training.runner", arguments, device, stdin=subprocess.DEVNULL, output=log)
+        process = _spawn("core.training.runner", arguments, device, stdin=subprocess.DEVNULL, output=log)
+    deadline = time.monotonic() + QUEUE_SECONDS
+    while queue and process.poll() is None and time.monotonic() < deadline:
+        if any(ticket.run == folder.path for ticket in tickets()):
+            break
+        time.sleep(0.02)
+    return process
+
+
+QUEUE_SECONDS = 30.0
+"""How long a runner may take to stand in line."""
 
 
 class NoAnswerError(SftuiError):
@@ -81,6 +101,7 @@ class WarmRunner:
 
     def run(self, folder: RunFolder) -> bool:
         """Hand a run over; False if the process is gone, has a run already, or cannot see the run's GPU."""
+        folder.refuse_links()
         if not self.is_idle or not self._sees(_wish(folder)):
             return False
         try:

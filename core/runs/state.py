@@ -11,7 +11,7 @@ from core.runs.events import Entry, Phase, TerminalEvent
 Item = TypeVar("Item")
 Done = TypeVar("Done", events.StepCompleted, events.EvaluationCompleted)
 Status = Literal[
-    "starting", "preparing", "loading", "adapting", "training", "saving", "sampling",
+    "queued", "starting", "preparing", "loading", "adapting", "training", "saving", "sampling",
     "paused", "released", "finished", "stopped", "failed", "interrupted",
 ]  # fmt: skip
 
@@ -83,6 +83,8 @@ class RunState:
     model: str = ""
     method: str = ""
     warm: bool = False
+    queued: events.RunQueued | None = None
+    """Where the run stands in the queue, while it waits for its turn."""
     started_at: float | None = None
     phase: Phase | None = None
     phase_detail: str = ""
@@ -172,12 +174,24 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
             return {"memory": state.memory.append(MemorySample(entry.time, event))}
         case events.EvaluationCompleted():
             return {"evaluations": state.evaluations.append(event)}
+        case events.RunQueued():
+            # What was asked of an earlier runner is past; what was asked while this one waits is not.
+            return {
+                "run_id": event.run_id,
+                "model": event.model,
+                "method": event.method,
+                "queued": event,
+                "commands": state.commands if state.queued else (),
+                "paused": None,
+                "outcome": None,
+            }
         case events.RunStarted():
             return {
                 "run_id": event.run_id,
                 "model": event.model,
                 "method": event.method,
                 "warm": event.warm,
+                "queued": None,
                 "started_at": entry.time if state.started_at is None else state.started_at,
                 "phase": None,
                 "phase_detail": "",
@@ -237,7 +251,7 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
         case events.TroubleEnded():
             return {"present_troubles": tuple(one for one in state.present_troubles if one.kind != event.kind)}
         case events.RunFinished() | events.RunStopped() | events.RunFailed():
-            return {"outcome": event}
+            return {"outcome": event, "queued": None}
 
 
 def _up_to(done: Series[Done], step: int) -> Series[Done]:
@@ -254,7 +268,9 @@ def status(state: RunState, *, alive: bool) -> Status:
         case events.RunFailed():
             return "failed"
     if not alive:
-        return "interrupted" if state.started_at is not None else "starting"
+        return "interrupted" if state.started_at is not None or state.queued else "starting"
+    if state.queued:
+        return "queued"
     return "paused" if state.paused else state.phase or "starting"
 
 

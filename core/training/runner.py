@@ -1,6 +1,8 @@
 """The runner process: hosts the training worker, and keeps its main thread free for signals, commands and samples.
 
-python -m core.training.runner RUN_FOLDER [STEP]        STEP: of the checkpoint to go on from, instead of the newest
+python -m core.training.runner [--queue] RUN_FOLDER [STEP]
+
+STEP is that of the checkpoint to go on from, instead of the newest. --queue waits for the turn on a device.
 """
 
 import contextlib
@@ -16,13 +18,16 @@ from types import FrameType
 
 from core import paths
 from core.errors import SftuiError
-from core.runs import events
+from core.runs import events, queue
 from core.runs.commands import CommandReader, Request
 from core.runs.folder import RunFolder
 from core.runs.journal import JournalWriter
+from core.runs.queue import Ticket
+from core.spec.run_spec import RunSpec
 from core.spec.yaml_file import read_spec
 from core.training.control import Length, RunControl
 from core.training.sampler import MemorySampler
+from core.training.waiting import Wait, device_of
 from core.training.worker import TrainingWorker
 
 _TICK_SECONDS = 0.1
@@ -34,9 +39,13 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 class Runner:
     """One run, from its lock to its terminal event."""
 
-    def __init__(self, folder: RunFolder, *, warm: bool = False, resume_step: int | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, *, warm: bool = False, queued: bool = False, resume_step: int | None = None
+    ) -> None:
         self._folder = folder
         self._warm = warm
+        self._queued = queued
+        self._pushes_in = False
         self._resume_step = resume_step
         self._control = RunControl()
         self._signal: int | None = None
@@ -57,6 +66,14 @@ class Runner:
                 self._journal.write(_failed(error))
                 self._say_last_word()
                 return 1
+            if self._queued:
+                if not self._get_device(spec, commands):
+                    return self._end_unstarted()
+            elif device := device_of(spec.sftui.device):
+                # It does not wait; those who do shall know of it.
+                with contextlib.suppress(OSError):
+                    queue.enter(Ticket(self._folder.path, (device,), has=device))
+            self._began = time.monotonic()
             self._emit(
                 events.RunStarted(
                     run_id=self._folder.id,
@@ -79,6 +96,36 @@ class Runner:
             self._say_last_word()
             return self._exit_status(worker)
 
+    def _get_device(self, spec: RunSpec, commands: CommandReader) -> bool:
+        """Wait for the turn; False if a stop was asked for before it came."""
+
+        def tell(place: int, waits_for: str) -> None:
+            name, method = spec.model_name_or_path, spec.method
+            self._emit(events.RunQueued(self._folder.id, name, method, os.getpid(), place, waits_for))
+
+        try:
+            wait = Wait(self._folder, spec.sftui.device, tell)
+        except SftuiError:
+            # There is no such device: the run fails with the words for that, and needs no turn.
+            return True
+        self._step = self._folder.read_state().step
+        while not self._control.stop_requested:
+            # A full disk must not end the waiting.
+            with contextlib.suppress(OSError):
+                self._journal.flush()
+                self._obey_all(commands)
+                if wait.is_over(push_in=self._pushes_in):
+                    os.environ["CUDA_VISIBLE_DEVICES"] = "" if wait.device == queue.CPU else wait.device
+                    return True
+            time.sleep(_TICK_SECONDS)
+        return False
+
+    def _end_unstarted(self) -> int:
+        reason, released = self._control.stop_reason, self._control.releases
+        self._journal.write(events.RunStopped(self._step, None, reason, 0.0, released=released))
+        self._say_last_word()
+        return 0 if self._signal is None else 128 + self._signal
+
     def _say_last_word(self) -> None:
         """Wait a while for a disk that does not take the end: without it the run counts as interrupted."""
         deadline = time.monotonic() + _LAST_WORD_SECONDS
@@ -88,11 +135,14 @@ class Runner:
 
     def _attend(self, commands: CommandReader, sampler: MemorySampler) -> None:
         self._journal.flush()
-        for request in commands.read_new():
-            self._obey(request)
+        self._obey_all(commands)
         sample = sampler.sample()
         if sample is not None:
             self._emit(sample)
+
+    def _obey_all(self, commands: CommandReader) -> None:
+        for request in commands.read_new():
+            self._obey(request)
 
     def _emit(self, event: events.Event) -> None:
         if isinstance(event, events.StepCompleted):
@@ -110,6 +160,7 @@ class Runner:
                 self._control.request_pause()
             case "continue":
                 self._control.request_continue()
+                self._pushes_in = True
             case "release":
                 self._control.request_stop("paused: the device is free", release=True)
             case "checkpoint":
@@ -166,12 +217,13 @@ def _environment() -> dict[str, object]:
 
 def main() -> int:
     """Run the folder named on the command line."""
-    if len(sys.argv) not in (2, 3):
-        sys.stderr.write("usage: python -m core.training.runner RUN_FOLDER [STEP]\n")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--queue"]
+    if len(arguments) not in (1, 2):
+        sys.stderr.write("usage: python -m core.training.runner [--queue] RUN_FOLDER [STEP]\n")
         return 2
     try:
-        step = int(sys.argv[2]) if len(sys.argv) == 3 else None
-        return Runner(RunFolder(Path(sys.argv[1])), resume_step=step).run()
+        step = int(arguments[1]) if len(arguments) == 2 else None
+        return Runner(RunFolder(Path(arguments[0])), queued="--queue" in sys.argv, resume_step=step).run()
     except SftuiError as error:
         sys.stderr.write(f"{error}\n")
         return 1
