@@ -41,7 +41,7 @@ def acceptable_gpus(wish: str, reading: GpuReading, environ: Mapping[str, str]) 
     """The GPUs of which `sftui.device` means any; none for the CPU. Raises SftuiError if the wish cannot be met."""
     if wish == "cpu":
         return ()
-    gpus = tuple(gpu for gpu in _visible(reading.gpus, environ) if not gpu.lost)
+    gpus = tuple(gpu for gpu in visible_gpus(reading.gpus, environ) if not gpu.lost)
     if wish == "auto":
         return gpus
     for gpu in gpus:
@@ -75,7 +75,8 @@ def cuda_environment(device: ChosenDevice) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": "" if device.gpu is None else device_name(device.gpu)}
 
 
-def _visible(gpus: tuple[GpuSnapshot, ...], environ: Mapping[str, str]) -> list[GpuSnapshot]:
+def visible_gpus(gpus: tuple[GpuSnapshot, ...], environ: Mapping[str, str]) -> list[GpuSnapshot]:
+    """Those that CUDA_VISIBLE_DEVICES does not hide."""
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         return list(gpus)

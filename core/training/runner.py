@@ -19,6 +19,7 @@ from types import FrameType
 from core import paths
 from core.errors import SftuiError
 from core.runs import events, queue
+from core.runs.checkpoints import committed_checkpoints, size_of_last
 from core.runs.commands import CommandReader, Request
 from core.runs.folder import RunFolder
 from core.runs.journal import JournalWriter
@@ -26,8 +27,11 @@ from core.runs.queue import Ticket
 from core.spec.run_spec import RunSpec
 from core.spec.yaml_file import read_spec
 from core.training.control import Length, RunControl
+from core.training.finish import facts, run_command
 from core.training.sampler import MemorySampler
+from core.training.troubles import TroubleDesk
 from core.training.waiting import Wait, device_of
+from core.training.watch import MachineWatch
 from core.training.worker import TrainingWorker
 
 _TICK_SECONDS = 0.1
@@ -51,9 +55,21 @@ class Runner:
         self._signal: int | None = None
         self._began = time.monotonic()
         self._step = 0
+        self._spec: RunSpec | None = None
+        self._machine = MachineWatch()
+        self._desk: TroubleDesk | None = None
+        self._checkpoint_bytes = 0
 
     def run(self) -> int:
-        """Hold the lock and do the run. Returns 0, 1 when it failed, 128 + signal when one stopped it."""
+        """Do the run, then what its user wants done at its end.
+
+        Returns 0, 1 when it failed, 128 + signal when one stopped it.
+        """
+        exit_status = self._hold_and_run()
+        self._finish(wait=True)
+        return exit_status
+
+    def _hold_and_run(self) -> int:
         # Before the lock: from the moment that we hold it, viewers send us commands.
         commands = CommandReader(self._folder.commands_file)
         with self._folder.locked():
@@ -85,6 +101,9 @@ class Runner:
                 )
             )
             paths.write_atomically(self._folder.environment_file, json.dumps(_environment(), indent=1))
+            self._spec = spec
+            self._desk = TroubleDesk(spec.sftui, self._emit, self._control)
+            self._checkpoint_bytes = size_of_last(self._folder) or 0
             worker = TrainingWorker(spec, self._folder, self._emit, self._control, self._resume_step)
             sampler = MemorySampler(self._folder.path)
             worker.start()
@@ -139,6 +158,7 @@ class Runner:
         sample = sampler.sample()
         if sample is not None:
             self._emit(sample)
+        self._look_for_trouble(sampler)
 
     def _obey_all(self, commands: CommandReader) -> None:
         for request in commands.read_new():
@@ -147,7 +167,32 @@ class Runner:
     def _emit(self, event: events.Event) -> None:
         if isinstance(event, events.StepCompleted):
             self._step = event.step
+        elif isinstance(event, events.CheckpointCommitted):
+            self._checkpoint_bytes = event.size_bytes
         self._journal.write(event)
+
+    def _look_for_trouble(self, sampler: MemorySampler) -> None:
+        machine = sampler.take_facts(self._checkpoint_bytes)
+        if machine is None or self._spec is None or self._desk is None:
+            return
+        standstill = self._control.pulse.standstill()
+        found = [*self._machine.see(machine), *([standstill] if standstill else [])]
+        new = self._desk.take(found, self._step)
+        if standstill in new and self._spec.sftui.on_trouble == "stop":
+            # Whoever stands still hears nothing.
+            newest = committed_checkpoints(self._folder)[-1:]
+            place = f"{self._folder.checkpoints.name}/{newest[0].name}" if newest else None
+            self._stop_now(standstill.title, 0, place)
+
+    def _finish(self, *, wait: bool) -> None:
+        """Run the command of the user's choice, if the run has come to its end."""
+        if self._spec is None or not self._spec.sftui.on_finish:
+            return
+        state = self._folder.read_state()
+        outcome = state.outcome
+        if outcome is None or (isinstance(outcome, events.RunStopped) and outcome.released):
+            return
+        run_command(self._spec.sftui.on_finish, facts(self._folder, state, outcome), os.environ, wait=wait)
 
     def _obey(self, request: Request) -> None:
         self._emit(events.CommandAccepted(request.id, request.command))
@@ -177,10 +222,11 @@ class Runner:
         self._signal = number
         self._control.request_stop(f"stopped by {name}")
 
-    def _stop_now(self, reason: str, exit_status: int) -> None:
+    def _stop_now(self, reason: str, exit_status: int, checkpoint: str | None = None) -> None:
         # The worker may be deep in a kernel: a thread cannot be killed, its process can.
         seconds = time.monotonic() - self._began
-        self._journal.write(events.RunStopped(self._step, None, reason, seconds))
+        self._journal.write(events.RunStopped(self._step, checkpoint, reason, seconds))
+        self._finish(wait=False)
         os._exit(exit_status)
 
     def _exit_status(self, worker: TrainingWorker) -> int:

@@ -4,9 +4,11 @@ import os
 import time
 from pathlib import Path
 
-from core.devices.gpu import GpuMonitor, GpuSnapshot
-from core.devices.host import process_memory_bytes, read_host
+from core.devices.choose import visible_gpus
+from core.devices.gpu import GpuMonitor, GpuReading, GpuSnapshot
+from core.devices.host import HostSnapshot, process_memory_bytes, read_host
 from core.runs.events import GpuUse, MemorySampled
+from core.training.watch import GpuHealth, MachineFacts
 
 _INTERVAL_SECONDS = 1.0
 _AT_LEAST_EVERY_SECONDS = 10.0
@@ -22,6 +24,7 @@ class MemorySampler:
         self._next_at = 0.0
         self._told_at = 0.0
         self._told: MemorySampled | None = None
+        self._seen: tuple[HostSnapshot, GpuReading] | None = None
 
     def sample(self) -> MemorySampled | None:
         """What is held now; None if a second has not passed, or if nothing moved by 1 % for less than ten seconds."""
@@ -35,17 +38,39 @@ class MemorySampler:
         self._told, self._told_at = read, now
         return read
 
+    def take_facts(self, checkpoint_bytes: int) -> MachineFacts | None:
+        """How the machine is, for a watch, with what the last checkpoint took; None if nothing was read since."""
+        if self._seen is None:
+            return None
+        (host, reading), self._seen = self._seen, None
+        return MachineFacts(
+            memory_available_bytes=host.memory_available_bytes,
+            memory_total_bytes=host.memory_total_bytes,
+            disk=str(self._folder),
+            disk_free_bytes=host.disk_free_bytes,
+            checkpoint_bytes=checkpoint_bytes,
+            gpus=tuple(_health(gpu) for gpu in visible_gpus(reading.gpus, os.environ)),
+        )
+
     def _read(self) -> MemorySampled:
-        host = read_host(self._folder)
+        host, reading = self._seen = read_host(self._folder), self._monitor.read()
         return MemorySampled(
             process_bytes=process_memory_bytes(os.getpid()) or 0,
             host_used_bytes=host.memory_used_bytes,
             host_total_bytes=host.memory_total_bytes,
             cpu_percent=host.cpu_percent,
-            gpus=tuple(
-                _use(gpu) for gpu in self._monitor.read().gpus if gpu.total_bytes and gpu.used_bytes is not None
-            ),
+            gpus=tuple(_use(gpu) for gpu in reading.gpus if gpu.total_bytes and gpu.used_bytes is not None),
         )
+
+
+def _health(gpu: GpuSnapshot) -> GpuHealth:
+    return GpuHealth(
+        name=f"GPU {gpu.index}",
+        lost=gpu.lost,
+        slowed_by=gpu.slowed_by or (),
+        temperature_celsius=gpu.temperature_celsius,
+        memory_errors=gpu.memory_errors,
+    )
 
 
 def _use(gpu: GpuSnapshot) -> GpuUse:
