@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 
 from core import paths
+from core.data.check import check
+from core.data.request import files_request
+from core.data.seen_row import SeenRow
+from core.data.token_statistics import TokenCounts
+from core.data.tokenizing_options import TokenizingOptions
 from core.errors import SftuiError
 from core.models.inventory_file import Inventory, cached_inventory
 from core.runs import events
@@ -56,6 +61,24 @@ def test_it_answers_in_order_and_then_takes_the_run(
     state = wait_for(folder, lambda state: state.outcome is not None)
     assert isinstance(state.outcome, events.RunFinished)
     assert warm.wait(timeout=60) == 0
+
+
+def test_it_shows_rows_and_counts_their_tokens(tiny_model: Path, rows: Path, warm: WarmRunner) -> None:
+    facts = check(files_request(rows))
+    options = TokenizingOptions("assistant").to_json()
+    asked = {"store": str(facts.store), "folder": str(tiny_model), "options": options}
+
+    seen = SeenRow.from_json(warm.ask({"ask": "row", "index": 3, **asked}))
+    counts = TokenCounts(facts.rows)
+    while (start := counts.next_unknown()) is not None:
+        counts.add(warm.ask({"ask": "lengths", "start": start, "stop": start + 15, **asked}))
+
+    assert counts.lengths[3] == seen.tokens == len(seen.texts)
+    assert counts.trained[3] == seen.trained.count(True) > 0
+    assert seen.trained.index(True) == counts.first[3]
+    assert seen.texts[seen.ends[-1]] == "<|im_end|>"
+    with pytest.raises(SftuiError, match="index"):
+        warm.ask({"ask": "row", "index": 0, **asked, "store": str(tiny_model)})
 
 
 def test_a_run_is_obeyed_while_a_question_waits_for_the_imports(tiny_model: Path, rows: Path, warm: WarmRunner) -> None:
