@@ -80,6 +80,8 @@ def parse_value(name: str, text: str) -> Any:
         return text
     if dict in option.kinds or (list in option.kinds and text.startswith("[")):
         return _as_yaml(text)
+    if {str, list} <= set(option.kinds) and not option.choices:
+        return text
     if list in option.kinds and (not option.choices or "," in text):
         return [part.strip() for part in text.split(",") if part.strip()]
     if bool in option.kinds and text.lower() in ("true", "yes", "on", "false", "no", "off"):

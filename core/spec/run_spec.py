@@ -4,6 +4,7 @@ Each option is declared once here. The form on the screen, `--set` on the comman
 documentation are all made from that declaration. Defaults are those of `trl sft` unless the help says otherwise.
 """
 
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -129,6 +130,13 @@ class SftuiOptions(Declared):
         list[str],
         Label("precision", "Allowed hub kernels", "Kernels of the hub that may run their compiled code, by name."),
     ] = []
+
+    @field_validator("on_finish")
+    @classmethod
+    def _is_a_command(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, str):
+            shlex.split(value)
+        return value
 
     @property
     def preference(self) -> Literal["text", "vision"] | None:

@@ -19,7 +19,7 @@ from types import FrameType
 from core import paths
 from core.errors import SftuiError
 from core.runs import events, queue
-from core.runs.checkpoints import committed_checkpoints, size_of_last
+from core.runs.checkpoints import committed_checkpoints, is_committed, size_of_last, step_of
 from core.runs.commands import CommandReader, Request
 from core.runs.folder import RunFolder
 from core.runs.journal import JournalWriter
@@ -90,6 +90,7 @@ class Runner:
                 with contextlib.suppress(OSError):
                     queue.enter(Ticket(self._folder.path, (device,), has=device))
             self._began = time.monotonic()
+            last = _checkpoint_of_end(self._folder)
             self._emit(
                 events.RunStarted(
                     run_id=self._folder.id,
@@ -101,6 +102,8 @@ class Runner:
                 )
             )
             paths.write_atomically(self._folder.environment_file, json.dumps(_environment(), indent=1))
+            if self._resume_step is None:
+                self._resume_step = step_of(last) if last else None
             self._spec = spec
             self._desk = TroubleDesk(spec.sftui, self._emit, self._control)
             self._checkpoint_bytes = size_of_last(self._folder) or 0
@@ -239,6 +242,15 @@ class Runner:
                 return 0
             case _:
                 return 1
+
+
+def _checkpoint_of_end(folder: RunFolder) -> Path | None:
+    """The checkpoint that the last end of the run names: newer ones may hold what it was stopped for."""
+    outcome = folder.read_state().outcome
+    if not isinstance(outcome, events.RunStopped) or outcome.checkpoint is None:
+        return None
+    checkpoint = folder.path / outcome.checkpoint
+    return checkpoint if is_committed(checkpoint) else None
 
 
 def _failed(error: SftuiError) -> events.RunFailed:

@@ -64,6 +64,10 @@ class TrainingScreen(SetupScreen):
                         "sftui.sample_rows",
                         "sftui.notes",
                         "seed",
+                        "#If something goes wrong, and at the end",
+                        "sftui.on_not_finite",
+                        "sftui.on_trouble",
+                        "sftui.on_finish",
                     ],
                     id="keeping",
                 )
