@@ -42,7 +42,7 @@ class DataPasses:
 
     def give_up(self) -> None:
         """Stop the pass that goes on; nobody wants to know of it any more."""
-        if self._pass is not None:
+        if self._pass is not None and self._pass.is_alive():
             self._pass.stop(told=False)
 
 

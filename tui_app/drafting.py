@@ -71,7 +71,8 @@ class DraftingApp(App[int]):
             self._read_model(draft)
         if draft.needs_data:
             self.data_passes.check(draft.data_key)
-        elif self.data_progress is not None:
+        else:
+            self.data_passes.give_up()
             self.data_progress = None
         self._count_tokens()
 

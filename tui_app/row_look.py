@@ -33,7 +33,9 @@ class Look:
     rows: int
     row: StoredRow | None = None
     task: TokenTask | None = None
-    """What it was tokenized for."""
+    """What it is tokenized for."""
+    asked: object = None
+    """Who was asked for its tokens; None if nobody could be."""
     seen: SeenRow | None = None
     problem: SftuiError | None = None
     """Why the row cannot be read, or its tokens cannot be told."""

@@ -12,6 +12,7 @@ from textual.content import Content
 
 from core.errors import SftuiError
 from core.spec.build import value_of
+from core.text import safe
 from tui_app import data_words, row_look
 from tui_app.background import in_thread
 from tui_app.row_look import Look
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from core.data.facts import DataFacts
     from tui_app.drafting import DraftingApp
 
+_PATIENCE_SECONDS = 0.3
 View = Literal["files", "row", "numbers", "problems"]
 
 
@@ -53,6 +55,7 @@ class RowsScreen(SetupScreen):
         self._look: Look | None = None
         self._borders = self._turns = False
         self._last_longest = -1
+        self._has_tokens = False
         self._searching = threading.Event()
         self._figures = TokenFigures(self, self._show_numbers)
 
@@ -110,12 +113,12 @@ class RowsScreen(SetupScreen):
         try:
             found = await in_thread(partial(row_look.find_text, facts.store, text, start, stopped.is_set))
         except SftuiError as error:
-            self.notify(error.message, title=error.title, severity="error", markup=False)
+            self.notify(safe(error.message), title=safe(error.title), severity="error", markup=False)
             return
         if found is not None and facts is self._facts:
             self._see(found)
         elif not stopped.is_set():
-            self.notify(f"No row holds “{text}”.", markup=False)
+            self.notify(f"No row holds “{safe(text)}”.", markup=False)
 
     def action_listed(self, which: str) -> None:
         """The next of the longest rows, of those that are cut, or of those with nothing learnt."""
@@ -149,7 +152,8 @@ class RowsScreen(SetupScreen):
         if not self.is_current:
             return
         task, look = TokenTask.of(self.draft), self._look
-        if look is None or look.task != task or (look.seen is None and look.problem is None and task):
+        unseen = look is not None and look.seen is None and look.asked is not self._app.warm
+        if look is None or look.task != task or unseen:
             self._see(look.index if look else 0)
         else:
             self._draw_row()
@@ -164,8 +168,13 @@ class RowsScreen(SetupScreen):
         task = TokenTask.of(self.draft)
         known = self._look
         row = known.row if known is not None and known.index == index else None
-        self._look = Look(index, facts.rows, row, task)
-        self._draw_row()
+        self._look = Look(index, facts.rows, row, task, self._app.warm)
+        if known is not None and known.seen is not None and known.task == task:
+            # Its tokens come in a moment: turns in between would only flicker.
+            self.set_timer(_PATIENCE_SECONDS, self._draw_row)
+        else:
+            self._has_tokens = False
+            self._draw_row()
         self.run_worker(self._read(self._look, facts), group="row", exclusive=True)
 
     async def _read(self, look: Look, facts: DataFacts) -> None:
@@ -176,9 +185,12 @@ class RowsScreen(SetupScreen):
         try:
             if look.row is None:
                 look = replace(look, row=await in_thread(partial(row_look.read_row, facts.store, look.index)))
-                self._take(look)
+                self._look = look
+                if not self._app.warm or look.task is None or not self._has_tokens:
+                    self._draw_row()
             if look.task is not None:
                 told = await self._app.ask(look.task.question("row", index=look.index))
+                self._has_tokens = True
                 self._take(replace(look, seen=SeenRow.from_json(told)))
         except NoAnswerError as error:
             warm = self._app.warm

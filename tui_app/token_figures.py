@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from core.spec.run_spec import RunSpec
     from tui_app.token_passes import TokenState
 
-_AT_ONCE = 20_000
+_AT_ONCE = 2000
 """Rows whose figures take a few milliseconds."""
 
 
@@ -58,9 +60,11 @@ class TokenFigures:
         try:
             done: Any = None
             while self._wanted is not None and self._wanted != done:
-                done = self._wanted
+                done, began = self._wanted, time.monotonic()
                 await in_thread(lambda wanted=done: self._work_out(*wanted))  # type: ignore[misc]
                 self._tell()
+                # Half of a core is for whoever presses keys.
+                await asyncio.sleep(time.monotonic() - began)
         finally:
             self._working = False
 

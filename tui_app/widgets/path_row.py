@@ -92,7 +92,7 @@ class PathRow(FormRow):
         if self._echoes.is_foreign(list(paths)) and split_paths(self.editor.value) != list(paths):
             with self.prevent(Input.Changed):
                 self.editor.value = safe(", ".join(paths))
-        self.tell(problems if paths else [], (note if paths else "") or self._explanation)
+        self.tell(problems if paths else [], *((note if paths else "") or self._explanation).split("\n"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Every key counts."""
