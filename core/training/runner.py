@@ -82,6 +82,7 @@ class Runner:
                 self._journal.write(_failed(error))
                 self._say_last_word()
                 return 1
+            last = _checkpoint_of_end(self._folder)
             if self._queued:
                 if not self._get_device(spec, commands):
                     return self._end_unstarted()
@@ -90,7 +91,6 @@ class Runner:
                 with contextlib.suppress(OSError):
                     queue.enter(Ticket(self._folder.path, (device,), has=device))
             self._began = time.monotonic()
-            last = _checkpoint_of_end(self._folder)
             self._emit(
                 events.RunStarted(
                     run_id=self._folder.id,
