@@ -243,17 +243,17 @@ class SftuiApp(DraftingApp):
         if self._starting:
             return
         self._starting = True
-        self._start(message.spec, message.plan)
+        self._start(message.spec, message.plan, queue=message.queue)
 
     @work(group="start")
-    async def _start(self, spec: RunSpec, plan: Plan | None) -> None:
+    async def _start(self, spec: RunSpec, plan: Plan | None, *, queue: bool) -> None:
         warm = self.warm
         try:
-            folder = await in_thread(partial(starting.start, spec, plan, warm))
+            folder = await in_thread(partial(starting.start, spec, plan, warm, queue=queue))
         except (SftuiError, OSError) as error:
             self.show_error(error)
         else:
-            if self.warm is warm:
+            if self.warm is warm and not queue:
                 self.warm = None
             self.action_home()
             self.open_monitor(folder)

@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from core.text import human_count, human_duration
+from core.text import human_count, human_duration, safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ _TREND_LEAST = 10
 _STEPS_BEFORE_ESTIMATE = 3
 
 _MARKS: dict[Status, tuple[str, str]] = {
+    "queued": ("○", "$accent"),
     "starting": ("○", "$secondary"),
     "finished": ("✓", "$success"),
     "paused": ("‖", "$warning"),
@@ -38,7 +39,7 @@ def mark(state: Status) -> tuple[str, str]:
 
 def is_live(state: Status) -> bool:
     """Whether the run has a runner that works on it."""
-    return state not in ENDED and state != "starting"
+    return state not in ENDED and state not in ("starting", "queued")
 
 
 def number(value: float) -> str:
@@ -123,6 +124,8 @@ def time_line(state: RunState, now: float, *, alive: bool) -> str:
     """Where the run is in time: "31 min in, 1 h 10 min left, done at 14:32"."""
     from core.runs.state import seconds_left
 
+    if state.queued is not None and alive:
+        return f"waits for {safe(state.queued.waits_for)}"
     past = elapsed(state, now)
     if past is None:
         return "waiting for the runner"

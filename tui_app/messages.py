@@ -117,10 +117,12 @@ class DownloadMoved(Message):
 class StartRequested(Message):
     """The user wants this run to start."""
 
-    def __init__(self, spec: RunSpec, plan: Plan | None = None) -> None:
+    def __init__(self, spec: RunSpec, plan: Plan | None = None, *, queue: bool = False) -> None:
         super().__init__()
         self.spec = spec
         self.plan = plan
+        self.queue = queue
+        """Whether it waits until its device is free."""
 
 
 class StepRequested(Message):

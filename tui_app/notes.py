@@ -23,6 +23,14 @@ ASKED: dict[Command, str] = {
 }
 
 
+LEAVE_QUEUE = (
+    "Take this run out of the queue?",
+    "It ends before it has begun; it can be resumed later.",
+    "Take it out",
+    "Let it wait",
+)
+
+
 class Sent:
     """A command on its way: what was there before it, to tell when it has been obeyed."""
 

@@ -17,7 +17,7 @@ from tui_app import messages
 from tui_app.background import in_thread
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.follow import RunFollower
-from tui_app.notes import Sent
+from tui_app.notes import LEAVE_QUEUE, Sent
 from tui_app.starting import resume
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class RunKeys(Screen[None]):
         Binding("p", "pause", "Pause", tooltip="Rest after this step, keeping the device; p again goes on"),
         Binding("P", "release", "Pause and free", show=False, tooltip="Save, end and free the device; p goes on later"),
         Binding("p", "go_on", "Go on", tooltip="Go on from here"),
+        Binding("p", "push_in", "Start now", tooltip="Wait no longer: start beside whatever runs there"),
         Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
         Binding("s", "stop", "Stop and save", tooltip="Stop after this step and save; twice: stop at once"),
     ]
@@ -52,10 +53,14 @@ class RunKeys(Screen[None]):
         """Offer only what can be done now."""
         live = self.alive and self.state.outcome is None
         current = status(self.state, alive=self.alive)
-        if action in ("checkpoint", "stop", "release"):
+        if action == "stop":
             return live
+        if action in ("checkpoint", "release"):
+            return live and current != "queued"
         if action == "pause":
-            return live and current != "paused"
+            return live and current not in ("paused", "queued")
+        if action == "push_in":
+            return current == "queued"
         if action == "go_on":
             return current in ("paused", "released")
         if action == "resume":
@@ -80,6 +85,22 @@ class RunKeys(Screen[None]):
             self._send("continue")
         else:
             self._resume()
+
+    def action_push_in(self) -> None:
+        """Ask whether to start the waiting run at once."""
+        waits_for = self.state.queued.waits_for if self.state.queued else ""
+        dialog = ConfirmDialog(
+            "Start this run now?",
+            f"It waits for {safe(waits_for)}. Both may run out of memory, or be slow.",
+            "Start now",
+            "Let it wait",
+        )
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._send("continue")
+
+        self.app.push_screen(dialog, answered)
 
     def action_resume(self) -> None:
         """Go on from the last checkpoint."""
@@ -119,6 +140,8 @@ class RunKeys(Screen[None]):
                 "Stop at once",
                 "Let it save",
             )
+        elif self.state.queued is not None:
+            dialog = ConfirmDialog(*LEAVE_QUEUE)
         else:
             dialog = ConfirmDialog(
                 "Stop this run?",

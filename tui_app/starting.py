@@ -18,13 +18,16 @@ def start_warm() -> WarmRunner | None:
     return None if launch.trains_on_cpu() else launch.WarmRunner.start()
 
 
-def start(spec: RunSpec, plan: Plan | None, warm: WarmRunner | None) -> RunFolder:
-    """The folder of the run that was started. Raises SftuiError or OSError."""
+def start(spec: RunSpec, plan: Plan | None, warm: WarmRunner | None, *, queue: bool = False) -> RunFolder:
+    """The folder of the run that was started, or waits in the queue. Raises SftuiError or OSError."""
     from core.runs import launch
     from core.runs.folder import create_run
 
     folder = create_run(spec, plan.to_json() if plan is not None else None)
-    if warm is None or not warm.run(folder):
+    if queue:
+        # The warm runner stays for whoever starts at once.
+        launch.start_run(folder, queue=True)
+    elif warm is None or not warm.run(folder):
         launch.start_run(folder)
         if warm is not None:
             warm.close()

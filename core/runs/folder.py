@@ -111,6 +111,16 @@ class RunFolder:
         except FileNotFoundError:
             return False
 
+    def refuse_links(self) -> None:
+        """Raise SftuiError if anything in it is a link: in a folder from elsewhere, one leads to files of the user."""
+        links = sorted(entry.name for entry in os.scandir(self.path) if entry.is_symlink())
+        if links:
+            raise SftuiError(
+                "The run's folder has links",
+                f"{self.path / links[0]} leads to another place, where the run would write.",
+                "Put what it leads to in its place. To keep runs elsewhere, set XDG_DATA_HOME.",
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run's lock. Raises SftuiError if another runner has it."""
@@ -157,6 +167,8 @@ class RunSummary:
     seconds: float | None
     """From the start to the end, or to the last event."""
     failure: str | None = None
+    place: int | None = None
+    """1 for the next one in the queue, while the run waits there."""
 
 
 def summarize(folder: RunFolder) -> RunSummary:
@@ -168,10 +180,11 @@ def summary_of(folder: RunFolder, state: RunState, *, alive: bool) -> RunSummary
     """One line on a run whose state is known already."""
     ended = state.outcome.seconds if state.outcome else None
     shown = state.last_time - state.started_at if state.last_time and state.started_at else None
+    current = status(state, alive=alive)
     return RunSummary(
         id=folder.id,
         path=folder.path,
-        state=status(state, alive=alive),
+        state=current,
         step=state.step,
         max_steps=state.max_steps,
         loss=state.last.loss if state.last else None,
@@ -180,6 +193,7 @@ def summary_of(folder: RunFolder, state: RunState, *, alive: bool) -> RunSummary
         started=state.started_at,
         seconds=ended if ended is not None else shown,
         failure=state.outcome.title if isinstance(state.outcome, RunFailed) else None,
+        place=state.queued.place if state.queued and current == "queued" else None,
     )
 
 

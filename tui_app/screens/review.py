@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -13,11 +13,15 @@ from textual.widgets import Button, Static
 from core.spec.problems import Problem
 from core.spec.yaml_file import to_yaml
 from core.text import safe
+from tui_app.background import in_thread
 from tui_app.draft import Draft
 from tui_app.messages import StartRequested
+from tui_app.queueing import before_a_new_run
 from tui_app.setup_screen import STEPS, InfoPane, SetupScreen
 from tui_app.summary import problem_facts, summary
 from tui_app.widgets.fact_list import FactList
+
+_LOOK_SECONDS = 2.0
 
 
 class ReviewScreen(SetupScreen):
@@ -25,12 +29,14 @@ class ReviewScreen(SetupScreen):
 
     CSS_PATH = "review.tcss"
     STEP = "review"
-    HELP = """Everything on one page, with the reasons of what sftui chose. ctrl+s starts the run.
+    HELP = """Everything on one page, with the reasons of what sftui chose. ctrl+s starts the run; w lets it wait in the
+    queue until its device is free, also when you have logged out by then.
     Problems stand at the top, with the number of the step that mends them: press it to go there.
     y shows the file that will be written: TRL's own argument names, to keep or to share."""
     AUTO_FOCUS = "#summary"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "start", "Start", tooltip="Start the run", priority=True),
+        Binding("w", "wait", "Queue", tooltip="Start as soon as its device is free, after those that wait already"),
         Binding("y", "yaml", "YAML", tooltip="The file that will be written, or the summary again"),
         # There is no next step: without this, the footer would offer one.
         Binding("enter,ctrl+n", "nothing", show=False),
@@ -41,6 +47,8 @@ class ReviewScreen(SetupScreen):
         self._shows_yaml = False
         self._held_out_problem: Problem | None = None
         self._starts_when_read = False
+        self._queues = False
+        self._before = ""
 
     def compose_step(self) -> ComposeResult:
         """The problems, the summary or the YAML, and the button."""
@@ -51,6 +59,23 @@ class ReviewScreen(SetupScreen):
         with Horizontal(id="start-row"):
             yield Button("Start  ctrl+s", id="start", variant="primary", compact=True)
             yield Static(id="why", markup=False)
+
+    def on_mount(self) -> None:
+        """Follow the draft, and who has its device."""
+        super().on_mount()
+        self.set_interval(_LOOK_SECONDS, self._look_who_is_before)
+        self._look_who_is_before()
+
+    @work(group="queue", exclusive=True)
+    async def _look_who_is_before(self) -> None:
+        spec, gpus = self.draft.spec, self.draft.gpus
+        if spec is None or gpus is None or not self.is_current:
+            return
+        wish = spec.sftui.device
+        before = await in_thread(lambda: before_a_new_run(wish, gpus))
+        if before != self._before:
+            self._before = before
+            self.show_draft(self.draft)
 
     def show_draft(self, draft: Draft) -> None:
         """Show everything that is set, and what stands in the way."""
@@ -71,7 +96,7 @@ class ReviewScreen(SetupScreen):
         self.query_one("#why", Static).update(refusal or self._prospect(draft))
         if self._starts_when_read and not self._is_reading(draft):
             self._starts_when_read = False
-            self.action_start()
+            self._begin(queue=self._queues)
 
     def action_yaml(self) -> None:
         """Show the YAML, or the summary again."""
@@ -82,6 +107,14 @@ class ReviewScreen(SetupScreen):
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
         """Start the run, or say why not."""
+        self._begin(queue=False)
+
+    def action_wait(self) -> None:
+        """Let the run wait in the queue, or say why not."""
+        self._begin(queue=True)
+
+    def _begin(self, *, queue: bool) -> None:
+        self._queues = queue
         draft = self.draft
         refusal = self._refusal(draft)
         self._starts_when_read = self._is_reading(draft) and draft.spec is not None and not draft.errors
@@ -91,7 +124,7 @@ class ReviewScreen(SetupScreen):
             self.notify(refusal, title="Not started", severity="error", markup=False)
             self.query_one("#summary").scroll_home(animate=False)
         else:
-            self.post_message(StartRequested(draft.spec, draft.plan))
+            self.post_message(StartRequested(draft.spec, draft.plan, queue=queue))
 
     def action_nothing(self) -> None:
         """Go nowhere."""
@@ -123,4 +156,5 @@ class ReviewScreen(SetupScreen):
             "does_not_fit": "It is not expected to fit: it will probably run out of memory.",
             "unknown": "Whether it fits is not known.",
         }
-        return words[draft.plan.verdict]
+        before = f" {safe(self._before)} is on its device: w waits for it." if self._before else ""
+        return words[draft.plan.verdict] + before

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
     from core.runs.folder import RunSummary
+    from core.runs.queue import Move
     from tui_app.follow import RunsWatch
     from tui_app.widgets.gpu_panel import GpuPanel
 
@@ -54,7 +55,9 @@ class RunsScreen(Screen[None]):
     BINDINGS = [
         Binding("n", "new", "New run", tooltip="Set up a run"),
         Binding("t", "starter", "Try the starter", tooltip="Train the built-in model: a minute, no GPU, no network"),
-        Binding("s", "stop", "Stop", tooltip="Stop the run and save a checkpoint"),
+        Binding("s", "stop", "Stop", tooltip="Stop the run and save a checkpoint; take it out of the queue"),
+        Binding("K,shift+up", "move('up')", "Sooner", tooltip="Let the waiting run go before the one before it"),
+        Binding("J,shift+down", "move('down')", "Later", tooltip="Let the waiting run go behind the one behind it"),
     ]
 
     def __init__(self) -> None:
@@ -194,8 +197,30 @@ class RunsScreen(Screen[None]):
             self.post_message(messages.MonitorRequested(RunFolder(self.chosen.path)))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer to stop only where there is a run."""
+        """Offer to stop only where there is a run, and another place only to one that waits."""
+        if action == "move":
+            return self.chosen is not None and self.chosen.place is not None
         return bool(self._runs) if action == "stop" else True
+
+    def on_data_table_row_highlighted(self) -> None:
+        """Offer what can be done with the run under the cursor."""
+        self.refresh_bindings()
+
+    @work(group="commands")
+    async def action_move(self, how: Move) -> None:
+        """Give the waiting run under the cursor another place."""
+        from core.errors import SftuiError
+        from tui_app.queueing import move
+
+        run = self.chosen
+        if run is None:
+            return
+        try:
+            place = await in_thread(lambda: move(run.path, how))
+        except (SftuiError, OSError) as error:
+            self.post_message(messages.ErrorRaised(error))
+        else:
+            self.notify(f"{safe(run.id)} has place {place} in the queue.", markup=False)
 
     def action_new(self) -> None:
         """Set up a run."""
@@ -208,11 +233,12 @@ class RunsScreen(Screen[None]):
     def action_stop(self) -> None:
         """Ask whether to stop the run under the cursor."""
         from tui_app.dialogs.confirm import ConfirmDialog
+        from tui_app.notes import LEAVE_QUEUE
 
         run = self.chosen
         if run is None:
             return
-        if not words.is_live(run.state):
+        if run.place is None and not words.is_live(run.state):
             self.notify(f"{safe(run.id)} is not running.", markup=False)
             return
 
@@ -220,15 +246,13 @@ class RunsScreen(Screen[None]):
             if yes:
                 self._stop(run.path)
 
-        self.app.push_screen(
-            ConfirmDialog(
-                "Stop this run?",
-                f"{safe(run.id)} finishes its step, saves a checkpoint and ends.",
-                "Stop and save",
-                "Let it run",
-            ),
-            answered,
+        asked = (
+            "Stop this run?",
+            f"{safe(run.id)} finishes its step, saves a checkpoint and ends.",
+            "Stop and save",
+            "Let it run",
         )
+        self.app.push_screen(ConfirmDialog(*(asked if run.place is None else LEAVE_QUEUE)), answered)
 
     @work(group="commands")
     async def _stop(self, path: Path) -> None:
@@ -247,4 +271,5 @@ def _summary(runs: tuple[RunSummary, ...]) -> str:
     if not runs:
         return ""
     count = "1 run" if len(runs) == 1 else f"{words.number(len(runs))} runs"
-    return f"{count}, {live} live" if live else f"{count}, none live"
+    waiting = sum(run.place is not None for run in runs)
+    return f"{count}, {live or 'none'} live" + (f", {waiting} queued" if waiting else "")

@@ -59,6 +59,9 @@ def phase_line(state: RunState, now: float, *, alive: bool, width: int) -> Conte
     if current in words.ENDED or current == "starting":
         sign, colour = words.mark(current)
         return Content.styled(f"{sign} {current}", f"bold {colour}")
+    if state.queued is not None:
+        sign, colour = words.mark("queued")
+        return Content.styled(f"{sign} queued: place {state.queued.place}", f"bold {colour}")
     if state.paused is not None:
         sign, colour = words.mark("paused")
         line = Content.styled(f"{sign} paused: {safe(state.paused.reason)}  ", f"bold {colour}")

@@ -83,7 +83,7 @@ def cells(run: RunSummary) -> dict[str, Text]:
     took = human_duration(round(run.seconds)) if run.seconds is not None else "–"
     method = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
     return {
-        "state": Text(f"{sign} {run.state}", style=style),
+        "state": Text(f"{sign} {run.state}" + (f" {run.place}" if run.place else ""), style=style),
         "run": Text(shorten(safe(run.id), _WIDEST_RUN), no_wrap=True, overflow="ellipsis"),
         "model": Text(shorten(safe(model), 22)),
         "method": Text(method.get(run.method, safe(run.method) or "–")),
