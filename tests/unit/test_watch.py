@@ -1,6 +1,7 @@
 """What counts as trouble, told once until it is over: steps, standstills and machines as sequences of facts."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ HEALTHY = GpuHealth("GPU 0", lost=False, slowed_by=(), temperature_celsius=61, m
 MACHINE = MachineFacts(64 * GB, 128 * GB, "/runs/one", 500 * GB, 20 * GB, (HEALTHY,))
 
 
-def kinds(watch: StepWatch, losses: list[float], norms: list[float | None] | None = None) -> list[list[str]]:
+def kinds(watch: StepWatch, losses: list[float], norms: Sequence[float | None] | None = None) -> list[list[str]]:
     pairs = zip(losses, norms or [1.0] * len(losses), strict=True)
     return [[one.kind for one in watch.see(step, *pair)] for step, pair in enumerate(pairs, start=1)]
 
@@ -59,9 +60,9 @@ def test_a_lasting_rise_is_usual_after_a_while() -> None:
 
 
 def test_a_gradient_explodes_beyond_ten_times_its_median_and_what_it_is_cut_to() -> None:
-    usual: list[float | None] = [0.5] * 6
+    usual = [0.5] * 6
     assert kinds(StepWatch(1.0), [2.0] * 8, [*usual, 4.9, 5.1])[-2:] == [[], ["gradient_explosion"]]
-    small: list[float | None] = [0.01] * 6
+    small = [0.01] * 6
     assert kinds(StepWatch(1.0), [2.0] * 7, [*small, 0.9])[-1] == []
     assert kinds(StepWatch(0.0), [2.0] * 7, [*small, 0.9])[-1] == ["gradient_explosion"]
     assert kinds(StepWatch(1.0), [2.0] * 3, [None] * 3) == [[]] * 3
