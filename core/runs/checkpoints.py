@@ -10,6 +10,7 @@ from pathlib import Path
 from core.errors import SftuiError
 from core.paths import write_atomically
 from core.runs.folder import RunFolder
+from core.text import safe
 
 MANIFEST = "committed.json"
 _BESIDE = ".partial"
@@ -125,11 +126,17 @@ def size_of_last(folder: RunFolder) -> int | None:
 
 
 def find_damage(checkpoint: Path) -> Damage | None:
-    """The first file of a checkpoint that is not what was committed; all of them are hashed. None if it is good."""
+    """The first file of a checkpoint that is not what was committed; all of them are hashed. None if it is good.
+
+    This finds damage. It proves nothing of a folder from elsewhere, whose maker could write any manifest: that no
+    pickle in it runs is seen to where files are loaded.
+    """
     try:
         files = _manifest(checkpoint)
         for name, entry in files.items():
             path = checkpoint / name
+            if ".." in path.parts or Path(name).is_absolute() or (path.exists() and not path.is_file()):
+                return Damage(checkpoint, MANIFEST, f"names {safe(name)}, which is no file of its own")
             if not path.exists():
                 return Damage(checkpoint, name, "is missing")
             if (size := path.stat().st_size) != entry["size"]:
