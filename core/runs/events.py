@@ -17,6 +17,8 @@ from typing import Any, Literal
 import orjson
 
 Restore = Callable[[Any], Any]
+LATEST = 1e11
+"""No time is later, in seconds: what a journal says must be a date that can be shown."""
 Phase = Literal["preparing", "loading", "adapting", "training", "saving", "sampling"]
 Command = Literal[
     "stop", "stop_now", "pause", "release", "continue", "checkpoint", "set_max_steps", "set_num_train_epochs"
@@ -399,6 +401,8 @@ def decode(line: str | bytes) -> Entry | None:
         raise ValueError("a journal line must be a JSON object")
     try:
         seq, time, name = int(fields.pop("seq")), float(fields.pop("time")), str(fields.pop("type"))
+        if not 0 <= time < LATEST:
+            raise ValueError(f"{time} is no time")
         kind = EVENT_TYPES.get(name)
         return None if kind is None else Entry(seq, time, typing.cast("Event", _build(kind, fields)))
     except (KeyError, TypeError, OverflowError) as error:
