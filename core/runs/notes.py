@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from core.errors import SftuiError
+from core.runs.events import LATEST
 from core.runs.folder import RunFolder
 
 
@@ -22,6 +23,7 @@ def add_note(folder: RunFolder, text: str) -> None:
     """Write a note. Raises SftuiError if there is nothing in it, and OSError."""
     if not text.strip():
         raise SftuiError("Nothing to note", "The note is empty.")
+    folder.refuse_links()
     line = json.dumps({"time": round(time.time(), 3), "text": text.strip()}) + "\n"
     # One write to a file opened for appending: two viewers at once cannot mix their lines.
     file = os.open(folder.notes_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -41,7 +43,9 @@ def read_notes(folder: RunFolder) -> tuple[Note, ...]:
     for line in lines:
         try:
             fields = json.loads(line)
-            notes.append(Note(float(fields["time"]), str(fields["text"])))
+            when = float(fields["time"])
+            if 0 <= when < LATEST:
+                notes.append(Note(when, str(fields["text"])))
         except (ValueError, KeyError, TypeError):
             continue
     return tuple(notes)
