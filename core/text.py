@@ -1,5 +1,6 @@
 """Text as a terminal may show it: foreign text made harmless, and numbers in human words."""
 
+import math
 import re
 import unicodedata
 
@@ -110,8 +111,8 @@ def human_count(count: float | None) -> str:
 
 
 def human_duration(seconds: float | None) -> str:
-    """Return a length of time in its two largest units, "4 min 10 s"; None is "n/a"."""
-    if seconds is None:
+    """Return a length of time in its two largest units, "4 min 10 s"; None, NaN and infinity are "n/a"."""
+    if seconds is None or not math.isfinite(seconds):
         return "n/a"
     if seconds < 0:
         return f"-{human_duration(-seconds)}"
