@@ -27,6 +27,7 @@ OWNED = {
     "hub_token": "a token does not belong in a file: log in with `hf auth login`",
     "push_to_hub": "export the result when it is made",
     "enable_jit_checkpoint": "sftui saves on SIGTERM itself",
+    "trust_remote_code": "ctrl+o on the Model screen allows one model's code, of one revision",
     "model_init_kwargs": "use the options for model, precision and attention",
 }
 
