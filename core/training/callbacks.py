@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from core.runs import events
 from core.runs.events import Event
 from core.training.control import RunControl
+from core.training.randomness import Randomness
 from core.training.saving import CheckpointSaver
 from core.training.troubles import TroubleDesk
 from core.training.watch import Pulse, StepWatch
@@ -160,14 +161,19 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         self._emit = emit
         self._requests = control
         self._saver = saver
+        self._after_step: Randomness | None = None
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A stop need not wait for the rest of the accumulation."""
-        if self._requests.stop_requested:
+        """A stop need not wait for the rest of the accumulation, which is done anew when the run goes on."""
+        if self._requests.stop_requested and self._after_step is not None:
+            # What half a step has drawn must not be in the checkpoint: it is one of the step before.
+            self._after_step.restore()
             self._stop(state, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Obey after a whole step."""
+        if args.gradient_accumulation_steps > 1:
+            self._after_step = Randomness.now()
         self._obey(state, control)
         if self._requests.take_checkpoint_request() and not self._saver.has(state.global_step):
             control.should_save = True

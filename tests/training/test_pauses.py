@@ -10,8 +10,12 @@ from core.runs import events
 from core.runs.checkpoints import find_damage, place_of
 from core.runs.commands import send
 from core.runs.folder import RunFolder, summarize
+from core.runs.journal import JournalWriter
 from core.runs.launch import start_run
 from core.runs.state import RunState
+from core.spec.yaml_file import read_spec
+from core.training.control import RunControl
+from core.training.worker import TrainingWorker
 from tests.training.runs import PATIENCE_SECONDS, events_of, make_run, wait_for
 
 WANTED = {
@@ -81,6 +85,32 @@ def test_a_run_that_rested_freed_its_device_and_lost_a_checkpoint_ends_the_same(
         (s.step, s.loss) for s in undisturbed.read_state().steps
     ]
     assert events.CheckpointDeleted(newest.path) in events_of(disturbed)
+
+
+def test_a_stop_in_the_middle_of_a_step_leaves_no_trace_of_it(tiny_model: Path, rows: Path) -> None:
+    whole, halved = (make_run(tiny_model, rows, **{**WANTED, "max_steps": 10}) for _ in range(2))
+
+    def train(folder: RunFolder, stop_after: int | None = None) -> events.TerminalEvent | None:
+        control = RunControl()
+        journal = JournalWriter(folder.journal_file)
+
+        def emit(event: events.Event) -> None:
+            journal.write(event)
+            if isinstance(event, events.StepCompleted) and event.step == stop_after:
+                # The step is logged: the worker hears of it after the first batch of the next one.
+                control.request_stop("by request")
+
+        worker = TrainingWorker(read_spec(folder.spec_file), folder, emit, control)
+        worker.start()
+        worker.join()
+        return worker.outcome
+
+    train(whole)
+    stopped = train(halved, stop_after=5)
+    assert isinstance(stopped, events.RunStopped)
+    assert (stopped.step, stopped.checkpoint) == (5, "checkpoints/checkpoint-5")
+    assert isinstance(train(halved), events.RunFinished)
+    assert result(halved) == result(whole)
 
 
 def test_a_run_that_is_made_longer_on_the_way_trains_on_to_the_new_end(tiny_model: Path, rows: Path) -> None:

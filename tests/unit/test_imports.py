@@ -16,6 +16,7 @@ HEAVY = {
     "core.training.pipeline",
     "core.training.sft",
     "core.training.callbacks",
+    "core.training.randomness",
     "core.models.loading",
     "core.models.token_rows",
     "core.models.tokenizer",
