@@ -121,16 +121,6 @@ class RunFolder:
                 "Put what it leads to in its place. To keep runs elsewhere, set XDG_DATA_HOME.",
             )
 
-    def refuse_links(self) -> None:
-        """Raise SftuiError if anything in it is a link: in a folder from elsewhere, one leads to files of the user."""
-        links = sorted(entry.name for entry in os.scandir(self.path) if entry.is_symlink())
-        if links:
-            raise SftuiError(
-                "The run's folder has links",
-                f"{self.path / links[0]} leads to another place, where the run would write.",
-                "Put what it leads to in its place. To keep runs elsewhere, set XDG_DATA_HOME.",
-            )
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run's lock. Raises SftuiError if another runner has it."""

@@ -32,10 +32,6 @@ RUNNER_ENVIRONMENT = {
     # is pickled in it, such as rng_state.pth, may name more than tensors and numbers.
     "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0",
-    # A checkpoint's manifest shows damage, not malice: whoever makes a folder makes its checksums too. So nothing that
-    # is pickled in it, such as rng_state.pth, may name more than tensors and numbers.
-    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
-    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0",
 }
 # What the user has set goes first. Threads that spin while they wait make a step ten times slower on a CPU that others
 # use too; sleeping ones cost nothing on one that nobody else uses.
@@ -55,7 +51,6 @@ def start_run(folder: RunFolder, resume_step: int | None = None, *, queue: bool 
     device = None if queue else _device(_wish(folder))
     arguments = ["--queue"] if queue else []
     arguments += [str(folder.path), *([] if resume_step is None else [str(resume_step)])]
-    folder.refuse_links()
     folder.refuse_links()
     with paths.open_log(folder.log_file) as log:
         process = _spawn("core.training.runner", arguments, device, stdin=subprocess.DEVNULL, output=log)
@@ -106,7 +101,6 @@ class WarmRunner:
 
     def run(self, folder: RunFolder) -> bool:
         """Hand a run over; False if the process is gone, has a run already, or cannot see the run's GPU."""
-        folder.refuse_links()
         folder.refuse_links()
         if not self.is_idle or not self._sees(_wish(folder)):
             return False
