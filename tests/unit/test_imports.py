@@ -18,6 +18,7 @@ HEAVY = {
     "core.training.callbacks",
     "core.training.randomness",
     "core.models.loading",
+    "core.models.quantized_layers",
     "core.models.token_rows",
     "core.models.tokenizer",
     "core.models.adapters",
