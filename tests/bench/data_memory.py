@@ -38,7 +38,7 @@ def main(rows: int) -> None:
 
     def say(what: str) -> None:
         print(
-            f"{what:40} {time.monotonic() - began:7.1f} s   {held_mb() - before:+8.1f} MB held   peak {peak_mb():.0f} MB"
+            f"{what:40} {time.monotonic() - began:7.1f} s  {held_mb() - before:+8.1f} MB held  peak {peak_mb():.0f} MB"
         )
 
     say("start")
