@@ -13,7 +13,7 @@ from textual.binding import Binding
 from textual.reactive import var
 
 from core.errors import SftuiError
-from tui_app import downloads, messages, starting
+from tui_app import alerts, downloads, messages, starting
 from tui_app.background import in_thread
 from tui_app.drafting import DraftingApp
 from tui_app.machine import MachineWatch
@@ -90,6 +90,7 @@ class SftuiApp(DraftingApp):
         self._warming = False
         self._starting = False
         self._machine_watch = MachineWatch(self)
+        self._called: tuple[str, str, int] | None = None
         self.downloads = downloads.Downloads(self)
         self.register_theme(SFTUI_DARK)
         self.theme = SFTUI_DARK.name
@@ -227,6 +228,12 @@ class SftuiApp(DraftingApp):
 
         self._set_draft(Draft.of(PRESETS["starter"].values))
         self.action_step("review")
+
+    def on_attention_wanted(self, message: messages.AttentionWanted) -> None:
+        """Call somebody back, once however many screens have seen it."""
+        if message.run != self._called:
+            self._called = message.run
+            alerts.ring(self, message.words)
 
     def on_error_raised(self, message: messages.ErrorRaised) -> None:
         """Show an error to read."""

@@ -184,6 +184,16 @@ class RunUpdated(Message):
         return isinstance(message, RunUpdated) and message.folder.path == self.folder.path
 
 
+class AttentionWanted(Message):
+    """A run has ended, or rests until somebody comes; `words` say which and why."""
+
+    def __init__(self, run: tuple[str, str, int], words: str) -> None:
+        super().__init__()
+        self.run = run
+        """Its id, state and step: the same from whoever noticed it."""
+        self.words = words
+
+
 class RunsListed(Message):
     """The runs there are, newest first."""
 

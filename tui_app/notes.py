@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from core.runs import events
 from core.text import human_bytes, human_count, human_duration, safe
 from tui_app import format as words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from core.runs.events import Command
     from core.runs.state import RunState
 
@@ -29,6 +32,11 @@ LEAVE_QUEUE = (
     "Take it out",
     "Let it wait",
 )
+
+
+# Of these the run, or what it has learned, does not come out whole.
+GRAVE: frozenset[events.TroubleKind] = frozenset({"not_finite", "gpu_memory_error", "gpu_lost", "no_progress"})
+_SHOWN_TROUBLES = 20
 
 
 class Sent:
@@ -54,6 +62,8 @@ def notice(state: RunState, sent: Sent | None, *, alive: bool) -> Content:
             return Content.styled("The runner has heard: it pauses after this step…", "$accent")
         if sent is not None and sent.command == "checkpoint" and len(state.checkpoints) <= sent.checkpoints:
             return Content.styled("The runner has heard: it writes a checkpoint after this step…", "$accent")
+        if state.present_troubles:
+            return _trouble_line(state.present_troubles[-1])
     if state.checkpoints:
         kept = state.checkpoints[-1]
         return Content.assemble(
@@ -65,9 +75,34 @@ def notice(state: RunState, sent: Sent | None, *, alive: bool) -> Content:
     return Content("")
 
 
+def why_now(state: RunState) -> str:
+    """Why a run ended or rests, where it was not asked to or that says more."""
+    match state.outcome:
+        case events.RunFailed():
+            return state.outcome.title
+        case events.RunStopped():
+            return state.outcome.reason
+    return state.paused.reason if state.paused and state.paused.reason != "by request" else ""
+
+
+def _trouble_line(trouble: events.TroubleNoticed) -> Content:
+    mark, colour = ("✗", "$error") if trouble.kind in GRAVE else ("!", "$warning")
+    return Content.styled(f"{mark} {safe(trouble.title)}", colour)
+
+
+def _trouble_lines(troubles: Sequence[events.TroubleNoticed]) -> list[Content]:
+    """The newest first: a long run may have many."""
+    lines = []
+    for trouble in reversed(troubles[-_SHOWN_TROUBLES:]):
+        done = events.ACTION_WORDS.get(trouble.action, "")
+        lines.append(_trouble_line(trouble))
+        lines.append(Content.styled(f"  step {words.number(trouble.step)}: {safe(trouble.message)} {done}", "$secondary"))
+    return lines
+
+
 def note_lines(state: RunState) -> list[Content]:
     """What was loaded, decided and noticed, with reasons."""
-    lines = [
+    lines = _trouble_lines(state.troubles) + [
         line
         for problem in state.problems
         for line in (

@@ -92,6 +92,46 @@ async def test_large_terminals_show_all_of_it() -> None:
         assert "[Loss]" not in shown(pilot.app)
 
 
+async def test_a_trouble_stands_in_the_notice_line_until_it_is_over_and_among_the_choices_for_good() -> None:
+    folder = write_run("run-aaaa", [*begin("run-aaaa"), *steps(1, 5)])
+    hot = events.TroubleNoticed("gpu_slowed", "GPU 0 runs slower [b]than\x1b it could", "Held down by heat.", 5, "go_on")
+    with alive(folder):
+        async with watching(folder).run_test(size=WIDE) as pilot:
+            await until_shown(pilot, "step 5 of 100")
+            add(folder, [hot])
+            await until_shown(pilot, "! GPU 0 runs slower [b]than␛ it could", "Choices and 1 problem")
+            await until_shown(pilot, "step 5: Held down by heat. The run goes on.")
+            add(folder, [events.TroubleEnded("gpu_slowed", 6)])
+            await until(pilot, lambda: shown(pilot.app).count("! GPU 0 runs slower") == 1)
+            add(folder, [events.TroubleNoticed("not_finite", "The loss is not a number", "Lower it.", 7, "stop")])
+            await until_shown(pilot, "✗ The loss is not a number", "Choices and 2 problems", "The run stops.")
+
+
+async def test_somebody_is_called_when_the_run_rests_for_trouble_and_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr("tui_app.alerts.ring", lambda app, words: called.append(words))
+    folder = write_run("run-aaaa", [*begin("run-aaaa"), *steps(1, 5)])
+    with alive(folder):
+        async with watching(folder).run_test(size=NARROW) as pilot:
+            await until_shown(pilot, "step 5 of 100")
+            add(folder, [events.RunPaused(5, "by request")])
+            await until_shown(pilot, "paused: by request")
+            add(folder, [events.RunContinued(5, 1.0)])
+            await until_shown(pilot, "[training ")
+            add(folder, [events.RunPaused(5, "The disk is full", "1 GB is needed.")])
+            await until(pilot, lambda: called == ["run-aaaa rests: The disk is full"])
+            add(folder, [events.RunContinued(5, 1.0)])
+            await until_shown(pilot, "[training ")
+            add(folder, [events.RunStopped(5, None, "stopped by SIGTERM", 9.0)])
+            await until(pilot, lambda: len(called) > 1)
+            await pilot.press("d")
+            await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+    assert called[-1] == "run-aaaa stopped: stopped by SIGTERM"
+    assert "by request" not in " ".join(called)
+
+
 async def test_answers_stand_side_by_side_and_are_marked_in_words() -> None:
     asked, wanted = "My parcel is [bold]late", "Ticket: DELIVERY."
     base = events.SamplesAnswered("base", 0, (events.Answer(asked, "I am sorry.\x1b[31m", wanted),))

@@ -12,7 +12,8 @@ from textual.widgets import Footer, Static
 
 from core.runs.state import RunState, status
 from tui_app import messages
-from tui_app.notes import note_lines, notice
+from tui_app.alerts import call_for
+from tui_app.notes import note_lines, notice, why_now
 from tui_app.run_keys import RunKeys
 from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.log_tail import LogTail
@@ -110,9 +111,12 @@ class MonitorScreen(RunKeys):
         before = status(self.state, alive=self.alive)
         self.state, self.alive = message.state, message.alive
         self._dirty = True
-        if first or before != status(self.state, alive=self.alive):
+        now = status(self.state, alive=self.alive)
+        if first or before != now:
             self._draw()
             self.refresh_bindings()
+        if not first and (words := call_for(self.folder.id, before, now, why_now(self.state))):
+            self.post_message(messages.AttentionWanted((self.folder.id, now, self.state.step), words))
 
     def on_log_read(self, message: messages.LogRead) -> None:
         """Show what the log has new."""
@@ -152,7 +156,7 @@ class MonitorScreen(RunKeys):
         if lines == self._notes:
             return
         self._notes = lines
-        problems = len(state.problems)
+        problems = len(state.problems) + len(state.troubles)
         title = "Choices" if not problems else f"Choices and {problems} problem{'s' if problems > 1 else ''}"
         self.query_one("#notes-pane").border_title = title
         if lines:

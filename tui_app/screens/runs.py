@@ -15,6 +15,7 @@ from textual.widgets import Footer, Static
 from core.text import safe
 from tui_app import format as words
 from tui_app import messages
+from tui_app.alerts import call_for
 from tui_app.background import in_thread
 from tui_app.widgets.run_table import COLUMNS, SIDE_FROM, RunTable, cells, fitting
 from tui_app.widgets.step_header import StepHeader
@@ -136,6 +137,10 @@ class RunsScreen(Screen[None]):
         """Show the runs; only cells that changed are drawn again."""
         runs = {run.id: run for run in message.runs}
         reordered = list(runs) != list(self._runs)
+        for name, run in runs.items():
+            before = self._runs.get(name, run).state
+            if words := call_for(name, before, run.state, run.failure or ""):
+                self.post_message(messages.AttentionWanted((name, run.state, run.step), words))
         self._runs = runs
         self._summarize(message.runs)
         if reordered:
