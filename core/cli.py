@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from core.cli_doctor import add_doctor_command
 from core.cli_queue import add_queue_command
 from core.cli_runs import DONE, add_run_commands, complain, start
 from core.errors import SftuiError
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_run_commands(command)
     add_queue_command(command)
+    add_doctor_command(command)
     return parser
 
 
