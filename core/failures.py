@@ -311,6 +311,12 @@ _HUB = (
 
 _MODEL = (
     Failure(
+        ("Weights only load failed",),
+        "A file would run code when it is loaded",
+        "It is pickled and names more than tensors and numbers, as no file does that a run has saved. Nothing was run.",
+        "Do not use this folder: take one whose origin you know, or begin the run anew (`sftui resume RUN --from 0`).",
+    ),
+    Failure(
         ("does not recognize this architecture",),
         "This transformers does not know the model",
         "",
