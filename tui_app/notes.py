@@ -94,9 +94,9 @@ def _trouble_lines(troubles: Sequence[events.TroubleNoticed]) -> list[Content]:
     """The newest first: a long run may have many."""
     lines = []
     for trouble in reversed(troubles[-_SHOWN_TROUBLES:]):
-        done = events.ACTION_WORDS.get(trouble.action, "")
+        message = f"{safe(trouble.message)} {events.ACTION_WORDS.get(trouble.action, '')}"
         lines.append(_trouble_line(trouble))
-        lines.append(Content.styled(f"  step {words.number(trouble.step)}: {safe(trouble.message)} {done}", "$secondary"))
+        lines.append(Content.styled(f"  step {words.number(trouble.step)}: {message}", "$secondary"))
     return lines
 
 

@@ -94,15 +94,15 @@ async def test_large_terminals_show_all_of_it() -> None:
 
 async def test_a_trouble_stands_in_the_notice_line_until_it_is_over_and_among_the_choices_for_good() -> None:
     folder = write_run("run-aaaa", [*begin("run-aaaa"), *steps(1, 5)])
-    hot = events.TroubleNoticed("gpu_slowed", "GPU 0 runs slower [b]than\x1b it could", "Held down by heat.", 5, "go_on")
+    hot = events.TroubleNoticed("gpu_slowed", "GPU 0 is [b]slow\x1b", "Heat.", 5, "go_on")
     with alive(folder):
         async with watching(folder).run_test(size=WIDE) as pilot:
             await until_shown(pilot, "step 5 of 100")
             add(folder, [hot])
-            await until_shown(pilot, "! GPU 0 runs slower [b]than␛ it could", "Choices and 1 problem")
-            await until_shown(pilot, "step 5: Held down by heat. The run goes on.")
+            await until_shown(pilot, "! GPU 0 is [b]slow␛", "Choices and 1 problem", "step 5: Heat. The run")
+            assert shown(pilot.app).count("! GPU 0 is") == 2
             add(folder, [events.TroubleEnded("gpu_slowed", 6)])
-            await until(pilot, lambda: shown(pilot.app).count("! GPU 0 runs slower") == 1)
+            await until(pilot, lambda: shown(pilot.app).count("! GPU 0 is") == 1)
             add(folder, [events.TroubleNoticed("not_finite", "The loss is not a number", "Lower it.", 7, "stop")])
             await until_shown(pilot, "✗ The loss is not a number", "Choices and 2 problems", "The run stops.")
 
