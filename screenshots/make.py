@@ -70,6 +70,9 @@ async def main() -> None:
         await wait_until(pilot, lambda: app.draft is not None and app.draft.done("review"), "the starter's facts")
         await pilot.press("1")
         for name in ("model", "data", "precision", "training", "review"):
+            if name == "data":
+                await pilot.press("r")
+                await wait_until(pilot, lambda: app.tokens is not None and app.tokens.complete, "the tokens")
             await pilot.pause(1.0)
             save(app, name)
             if name != "review":

@@ -28,10 +28,11 @@ def headline(draft: Draft, progress: Progress | None) -> Content:
     """The lines over everything: the reading as it goes, or what the rows are."""
     if draft.needs_data:
         return _reading(progress)
+    if draft.data_problem is not None:
+        again = Content.assemble("   ", ("^r", "bold $accent"), " reads the rows again")
+        return Content.styled(safe(f"✗ {draft.data_problem.title}"), "bold $error") + again
     if draft.data is None:
-        return Content.styled(
-            "The rows could not be read." if draft.data_problem else "Name a file, a folder or a dataset.", "$secondary"
-        )
+        return Content.styled("Name a file, a folder or a dataset.", "$secondary")
     lines = [_rows(draft.data)]
     if draft.data.form == "unknown":
         if draft.data.sample:

@@ -131,15 +131,13 @@ class DataScreen(RowsScreen):
         self._show_tokens()
 
     def _offer_templates(self, draft: Draft) -> None:
-        model, facts = draft.model, draft.data
+        model = draft.model
         own = model.architecture.chat_template if model is not None else None
         if model is None or self._offered_to != model.folder:
             self._offers, self._offered_to = (), model.folder if model is not None else None
             if model is not None and not own:
                 self.run_worker(self._find_templates(model), group="templates", exclusive=True)
-        first = facts.preview[0] if facts and facts.preview else {}
-        needed = "messages" in first or isinstance(first.get("prompt"), list)
-        self.query_one(TemplateRow).set_model(own, self._offers, needed=needed)
+        self.query_one(TemplateRow).set_model(own, self._offers)
 
     async def _find_templates(self, model: ModelFacts) -> None:
         offers = await in_thread(partial(offers_for, model))

@@ -39,7 +39,6 @@ class TemplateRow(FormRow):
         self._echoes = Echoes()
         self._own: bool | None = None
         self._offers: dict[str, TemplateOffer] = {}
-        self._needed = False
 
     def compose(self) -> ComposeResult:
         """Title, choices, the field for a file, note."""
@@ -53,9 +52,9 @@ class TemplateRow(FormRow):
         """Whether a problem is about the template."""
         return field == FIELD
 
-    def set_model(self, own: bool | None, offers: Sequence[TemplateOffer], *, needed: bool) -> None:
-        """Offer what suits the model; `own` is None while there is none, `needed` says that rows hold turns."""
-        self._own, self._needed = own, needed
+    def set_model(self, own: bool | None, offers: Sequence[TemplateOffer]) -> None:
+        """Offer what suits the model; `own` says whether it has a template, None while there is no model."""
+        self._own = own
         self._offers = {offer.template.name: offer for offer in offers}
 
     def show(self, values: Mapping[str, Any], problems: Sequence[Problem], note: str = "") -> None:
@@ -72,9 +71,7 @@ class TemplateRow(FormRow):
         if chosen == _FILE and self._echoes.is_foreign(value) and self._file.value != value:
             with self.prevent(Input.Changed):
                 self._file.value = safe(str(value))
-        missing = chosen == _OWN and self._own is False and self._needed
-        said = [Problem(FIELD, "error", *_MISSING)] if missing and not problems else list(problems)
-        self.tell(said, note or self._meaning(chosen))
+        self.tell(problems, note or self._meaning(chosen))
 
     def _meaning(self, chosen: str) -> str:
         if chosen == _OWN:
@@ -98,12 +95,6 @@ class TemplateRow(FormRow):
         event.stop()
         self._echoes.typed(event.value)
         self.post_message(self.Edited({FIELD: event.value}))
-
-
-_MISSING = (
-    "This model has no chat template: it is a base model, and the rows hold turns.",
-    "Choose one here; ChatML suits any model.",
-)
 
 
 def offer_words(offer: TemplateOffer) -> str:
