@@ -90,11 +90,55 @@ FAMILIES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 """Model type → the configuration of a tiny one, given the size and the special tokens of its tokenizer."""
 
+_GROUPED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+_MIXTURE = {key: value for key, value in _SMALL.items() if key != "head_dim"}
+_MIXTURE |= {"intermediate_size": 96, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+OTHERS: dict[str, dict[str, Any]] = {
+    "qwen2_moe": {**_MIXTURE, "num_experts": 4, "shared_expert_intermediate_size": 48, "mlp_only_layers": [0]},
+    "deepseek_v3": {
+        **_MIXTURE,
+        **_GROUPED,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 16,
+    },
+    "glm4_moe": {**_MIXTURE, **_GROUPED, "head_dim": 16},
+    "ernie4_5_moe": {
+        **_MIXTURE,
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_num_shared_experts": 1,
+        "moe_layer_start_index": 1,
+    },
+    "longcat_flash": {
+        "hidden_size": 64,
+        "ffn_hidden_size": 96,
+        "expert_ffn_hidden_size": 32,
+        "num_layers": 1,
+        "num_attention_heads": 4,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 16,
+        "head_dim": 8,
+        "n_routed_experts": 4,
+        "zero_expert_num": 2,
+        "moe_topk": 2,
+        "max_position_embeddings": 256,
+    },
+    "mamba": {"hidden_size": 64, "num_hidden_layers": 1, "state_size": 8, "time_step_rank": 8},
+}
+"""Model type → what makes a tiny one. In the first four, layer 0 is dense, and layer 1 has a shared expert."""
+
 
 def build_family(name: str, folder: Path) -> Path:
-    """Save a seeded model of the family in float32, with its tokenizer; returns the folder."""
+    """Save a seeded model of the family or mixture in float32, with its tokenizer; returns the folder."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 
     tokenizer = byte_tokenizer()
     tokens = {
@@ -103,7 +147,7 @@ def build_family(name: str, folder: Path) -> Path:
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    config = FAMILIES[name](tokens)
+    config = FAMILIES[name](tokens) if name in FAMILIES else CONFIG_MAPPING[name](**OTHERS[name], **tokens)
     auto_class = AutoModelForImageTextToText if name == "llava" else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -6,10 +6,24 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from core.memory.optimizer_state import Trained
-from core.memory.weights import ModelWeights, Targets, WeightGroup, is_called, modules_above
-from core.models.adapter_files import StartAdapter
+from core.memory.weights import ModelWeights, Targets, Weight, WeightGroup
+from core.models.adapter_files import StartAdapter, layer_of
+from core.models.target_names import is_called, modules_above
+from core.models.tower_names import Part
 
 _FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """Weights of one group that get an adapter."""
+
+    weight: Weight
+    names: Collection[str]
+    per_rank: tuple[int, int]
+    """Weights of A and B at rank 1, for each name."""
+    by_weight: bool
+    """Whether PEFT adapts the weight itself, and not the layer that it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +41,31 @@ class Copies:
 
 
 def targeted(
-    groups: list[WeightGroup],
+    weights: ModelWeights,
     targets: Targets,
-    parameters: tuple[str, ...] | None,
+    parameters: Collection[str] | None,
     *,
-    fused_experts: bool,
+    one_by_one: bool,
+    train_vision: bool,
     whole: Collection[str] = (),
-) -> list[tuple[int, tuple[int, int]]] | None:
-    """Return (how many, weights of A and B at rank 1) of what is adapted; None when that is not known.
+) -> list[Adapted] | None:
+    """Return what is adapted; None when that is not known.
 
-    Modules named in `whole` are trained themselves, and get no adapter.
+    Without `one_by_one`, what PEFT can adapt by its weight only (fused experts, and layers whose names it takes for
+    them) is left out. Modules named in `whole` are trained themselves, and get no adapter.
     """
-    groups = [left for group in groups if (left := _without(group, whole)).names]
-    found: dict[int, tuple[tuple[int, int], Collection[str]]] = {}
+    parts = parts_trained(train_vision=train_vision)
+    groups = [left for group in weights.groups if group.weight.part in parts and (left := _without(group, whole)).names]
+    found: dict[int, Adapted] = {}
     if targets == "all-linear":
         if any(group.weight.adapters_unknown for group in groups):
             return None
         for index, group in enumerate(groups):
             weight = group.weight
-            left_out = weight.is_fused_experts and (parameters is not None or not fused_experts)
+            left_out = weight.only_by_weight and not one_by_one
+            left_out |= weight.is_fused_experts and parameters is not None
             if weight.all_linear is not None and not left_out:
-                found[index] = weight.all_linear, group.names
+                found[index] = Adapted(weight, group.names, weight.all_linear, weight.only_by_weight)
     for target in () if targets == "all-linear" else targets:
         called = [(index, group, names) for index, group in enumerate(groups) if (names := group.named_by(target))]
         if any(group.weight.adapters_unknown for _, group, _ in called):
@@ -55,10 +73,12 @@ def targeted(
         # What all-linear leaves alone is adapted when a name can mean nothing else.
         usual = [one for one in called if one[1].weight.all_linear is not None]
         for index, group, names in usual or called:
-            if group.weight.named is not None:
-                before = found[index][1] if index in found else ()
+            weight = group.weight
+            if weight.named is not None and (one_by_one or not weight.only_by_weight):
+                before = found[index].names if index in found else ()
                 every = len(names) == len(group.names) or not before
-                found[index] = group.weight.named, names if every else {*before, *names}
+                joined = names if every else tuple({*before, *names})
+                found[index] = Adapted(weight, joined, weight.named, weight.only_by_weight)
     for target in parameters or ():
         for index, group in enumerate(groups):
             names = tuple(name for name in group.names if is_called(name, target))
@@ -66,31 +86,23 @@ def targeted(
             if names and len(shape) in (2, 3):
                 # Each fused expert gets a rank of its own.
                 experts = shape[0] if len(shape) == 3 else 1
-                found[index] = (experts * shape[-1], experts * shape[-2]), names
-    return [(len(names), per_rank) for per_rank, names in found.values()]
+                found[index] = Adapted(group.weight, names, (experts * shape[-1], experts * shape[-2]), True)
+    return list(found.values())
 
 
-def adapts_fused_experts(
-    weights: ModelWeights, targets: Targets, parameters: Collection[str] | None, *, fused_experts: bool
-) -> bool:
-    """Whether a part of the adapters lies on weights that are no module of their own."""
-    if parameters:
-        return True
-    experts = [group for group in weights.groups if group.weight.is_fused_experts and group.weight.part == "text"]
-    if targets == "all-linear":
-        return fused_experts and parameters is None and bool(experts)
-    return any(group.named_by(target) for group in experts for target in targets)
+def parts_trained(*, train_vision: bool) -> tuple[Part, ...]:
+    """The parts of a model that are not frozen."""
+    return ("text", "vision", "projector") if train_vision else ("text",)
 
 
-def lora_matrices(
-    adapted: list[tuple[int, tuple[int, int]]], rank: int, element_bytes: int, *, dora: bool
-) -> list[Trained]:
+def lora_matrices(adapted: list[Adapted], rank: int, element_bytes: int, *, dora: bool) -> list[Trained]:
     """Return A and B for each target, and DoRA's magnitudes, which stay in float32."""
     found = []
-    for count, per_rank in adapted:
-        found += [Trained(count, rank * side, element_bytes) for side in per_rank]
+    for one in adapted:
+        count = len(one.names)
+        found += [Trained(count, rank * side, element_bytes) for side in one.per_rank]
         if dora:
-            found.append(Trained(count, per_rank[1], _FLOAT32))
+            found.append(Trained(count, one.per_rank[1], _FLOAT32))
     return found
 
 
@@ -101,6 +113,25 @@ def stored_matrices(start: StartAdapter, element_bytes: int) -> list[Trained]:
         for name, shape in start.shapes.items()
         if ".lora_" in name
     ]
+
+
+def trained_biases(
+    weights: ModelWeights, start: StartAdapter, dtype: str, trained_bytes: int | None
+) -> tuple[list[Trained], int]:
+    """Return the base's own biases that an adapter trains, and the bytes that they take more for being trained.
+
+    Those are not in memory twice, but the trainer may turn them into a type of `trained_bytes`.
+    """
+    own = {name: group.weight for group in weights.groups for name in group.names if "bias" in name}
+    found, more = [], 0
+    for key, shape in start.shapes.items():
+        name = layer_of(key)
+        if name not in own or ".lora_" in key or is_within(name, start.modules_to_save):
+            continue
+        before, elements = own[name].element_bytes(dtype), math.prod(shape)
+        found.append(Trained(1, elements, trained_bytes or before))
+        more += elements * (found[-1].element_bytes - before)
+    return found, more
 
 
 def copies(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.errors import SftuiError
-from core.memory.adapters import Copies, copies, lora_matrices, stored_matrices, targeted
+from core.memory.adapters import Copies, copies, lora_matrices, parts_trained, stored_matrices, targeted, trained_biases
 from core.memory.optimizer_state import Trained, optimizer_state
 from core.memory.weights import ModelWeights, Targets, Weight
 from core.models.adapter_files import StartAdapter
@@ -83,7 +83,7 @@ def estimate(
     lora_targets: Targets,
     optimizer: str,
     lora_target_parameters: tuple[str, ...] | None = None,
-    fused_experts: bool = True,
+    one_by_one: bool = True,
     dora: bool = False,
     train_vision: bool = False,
     skip_modules: tuple[str, ...] = (),
@@ -92,11 +92,12 @@ def estimate(
 ) -> MemoryEstimate:
     """Return what training a model holds in memory.
 
-    `dtype` is what the weights are loaded in: "bfloat16". Without `fused_experts`, "all-linear" leaves out the
-    experts of a mixture; without `train_vision` the vision tower and the projector stay as they are. `optimizer` is a
-    name of transformers' `optim` argument. `skip_modules` are not quantized, `modules_to_save` are trained whole beside
-    the adapters. An adapter to `start` from brings its own rank, targets and modules trained whole: those given are not
-    looked at then. Raises SftuiError for full fine-tuning of a quantized model.
+    `dtype` is what the weights are loaded in: "bfloat16". Without `one_by_one`, what PEFT adapts by its weight
+    only, the experts of a mixture above all, gets no adapter; without `train_vision` the vision tower and the
+    projector stay as they are. `optimizer` is a name of transformers' `optim` argument. `skip_modules` are not
+    quantized, `modules_to_save` are trained whole beside the adapters. An adapter to `start` from brings its own
+    rank, targets and modules trained whole: those given are not looked at then. Raises SftuiError for full fine-
+    tuning of a quantized model.
     """
     if method == "full" and (quantization != "none" or weights.stored):
         raise SftuiError(
@@ -125,13 +126,12 @@ def estimate(
         base += held
         tables += held if weight.is_embedding or weight.is_head else 0
 
-    parts_trained = ("text", "vision", "projector") if train_vision else ("text",)
     adapter: tuple[MemoryPart, MemoryPart, MemoryPart]
     if method == "full":
         trained: list[Trained] | None = [
             Trained(len(g.names), g.weight.elements, g.weight.element_bytes(dtype), g.weight.is_embedding)
             for g in weights.groups
-            if g.weight.is_parameter and g.weight.part in parts_trained
+            if g.weight.is_parameter and g.weight.part in parts_trained(train_vision=train_vision)
         ]
         none = MemoryPart("adapter_weights", 0, "no adapter: all weights are trained")
         adapter = none, *_state_parts(trained, optimizer)
@@ -142,18 +142,20 @@ def estimate(
         cast = 4 if dtype == "float16" else cast
         if start is not None:
             lora: list[Trained] | None = stored_matrices(start, cast or 4)
+            biases, more = trained_biases(weights, start, dtype, cast)
             whole = copies(weights, start.modules_to_save, dtype, cast, keeps_tied=start.keeps_tied)
             rank = f"as in the adapter to start from, rank {start.rank or 'of each layer'}"
         else:
-            groups = [group for group in weights.groups if group.weight.part in parts_trained]
+            biases, more = [], 0
             chosen = targeted(
-                groups, lora_targets, lora_target_parameters, fused_experts=fused_experts, whole=modules_to_save
-            )
+                weights, lora_targets, lora_target_parameters, one_by_one=one_by_one, train_vision=train_vision,
+                whole=modules_to_save,
+            )  # fmt: skip
             lora = None if chosen is None else lora_matrices(chosen, lora_r, cast or 4, dora=dora)
             whole = copies(weights, modules_to_save, dtype, cast, keeps_tied=True)
             rank = f"rank {lora_r}"
-        trained = None if lora is None else [*lora, *whole.trained]
-        adapter = _training_parts(lora, whole, rank, optimizer)
+        trained = None if lora is None else [*lora, *whole.trained, *biases]
+        adapter = _adapter_part(lora, whole, more, rank), *_state_parts(trained, optimizer)
     parts = (
         MemoryPart("base_weights", base, f"{_base_basis(weights, quantization, layers, dtype)}; {_source(weights)}"),
         MemoryPart("quantization_constants", constants, _constants_basis(weights, quantization, double_quant)),
@@ -234,16 +236,14 @@ def _constants_basis(weights: ModelWeights, quantization: Quantization, double_q
     return f"one {'byte' if double_quant else 'float32'} for each {_BLOCK} weights, and tables for each layer"
 
 
-def _training_parts(
-    lora: list[Trained] | None, whole: Copies, rank: str, optimizer: str
-) -> tuple[MemoryPart, MemoryPart, MemoryPart]:
+def _adapter_part(lora: list[Trained] | None, whole: Copies, more: int, rank: str) -> MemoryPart:
     if lora is None:
-        return MemoryPart("adapter_weights", None, _EXPERTS), *_state_parts(None, optimizer)
-    held = sum(one.total_bytes for one in lora) + whole.total_bytes
+        return MemoryPart("adapter_weights", None, _EXPERTS)
+    held = sum(one.total_bytes for one in lora) + whole.total_bytes + more
     basis = f"{rank}, {_types(lora)}" if lora else "no LoRA"
     if whole.trained:
         basis += f"; modules trained whole, copied in {_types(whole.trained)}: {human_bytes(whole.total_bytes)}"
-    return MemoryPart("adapter_weights", held, basis), *_state_parts([*lora, *whole.trained], optimizer)
+    return MemoryPart("adapter_weights", held, basis)
 
 
 def _state_parts(trained: list[Trained] | None, optimizer: str) -> tuple[MemoryPart, MemoryPart]:

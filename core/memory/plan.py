@@ -18,6 +18,7 @@ from core.errors import SftuiError
 from core.memory.estimate import MemoryEstimate, Verdict, verdict
 from core.memory.spec_estimate import adapter_choices, estimate_of
 from core.memory.stored_weights import stored_weights
+from core.memory.target_problems import target_problems
 from core.memory.weight_problems import weight_problems
 from core.memory.weights import ModelWeights, weights_in_files, weights_of
 from core.models.adapter_files import start_of
@@ -25,6 +26,7 @@ from core.models.architecture import Architecture, Preference, detect
 from core.models.attention import attention_problem, choose_attention
 from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model_folder
 from core.models.inventory_file import Inventory, cached_inventory
+from core.models.layers import never_quantized
 from core.models.precision import choose_dtype
 from core.models.prequantized import stored_problems
 from core.models.tokenizer_files import check_tokenizer_files
@@ -206,7 +208,13 @@ def make_plan(
             start = start_of(spec.sftui.start_from_adapter)
         except SftuiError as error:
             problems.append(_problem("sftui.start_from_adapter", error))
+    kept = never_quantized(model.architecture.model_type)
+    if kept and spec.quantization != "none":
+        reason = f"{model.architecture.model_type} reads their weights itself"
+        choices.append(Choice("sftui.skip_modules", ", ".join((*kept, *spec.sftui.skip_modules)), reason))
     problems += weight_problems(spec, model.weights, start)
+    if spec.use_peft and spec.sftui.start_from_adapter is None:
+        problems += target_problems(spec, model.weights)
     choices += adapter_choices(spec, model.weights, start)
     memory = estimate_of(spec, model.weights, dtype.value, start)
     if memory is None:

@@ -1,11 +1,12 @@
 """What a spec means for the arithmetic of memory, and what the run decides about its adapters."""
 
 from core.choice import Choice
-from core.memory.adapters import adapts_fused_experts
+from core.memory.adapters import Adapted, targeted
 from core.memory.estimate import MemoryEstimate, estimate
 from core.memory.weight_problems import skip_patterns
-from core.memory.weights import ModelWeights, Targets
+from core.memory.weights import ModelWeights, Targets, Weight
 from core.models.adapter_files import StartAdapter
+from core.models.target_names import why_not_by_weight
 from core.spec.run_spec import RunSpec
 
 
@@ -25,7 +26,7 @@ def estimate_of(spec: RunSpec, weights: ModelWeights, dtype: str, start: StartAd
         lora_targets=_targets(spec),
         optimizer=spec.optim,
         lora_target_parameters=None if parameters is None else tuple(parameters),
-        fused_experts=_adapts_experts(spec),
+        one_by_one=not why_not_by_weight(spec),
         dora=spec.use_dora,
         train_vision=spec.sftui.train_vision,
         skip_modules=skip_patterns(spec),
@@ -39,20 +40,32 @@ def _targets(spec: RunSpec) -> Targets:
     return tuple(targets) if isinstance(targets, list) else "all-linear"
 
 
-def _adapts_experts(spec: RunSpec) -> bool:
-    # PEFT has neither for parameters that are no module.
-    return not spec.use_dora and spec.sftui.init_lora_weights in ("default", "gaussian")
-
-
 def adapter_choices(spec: RunSpec, weights: ModelWeights, start: StartAdapter | None) -> list[Choice]:
     """What the run decides about adapters against the spec, as far as the model is known."""
     if start is not None:
         if start.rank is None or start.rank == spec.lora_r:
             return []
         return [Choice("lora_r", str(start.rank), f"of the adapter that training starts from, made for {start.base}")]
-    fused = spec.use_peft and adapts_fused_experts(
-        weights, _targets(spec), spec.lora_target_parameters, fused_experts=_adapts_experts(spec)
-    )
-    if fused and spec.lora_dropout and spec.sftui.start_from_adapter is None:
-        return [Choice("lora_dropout", "0", "PEFT cannot drop out what goes into fused experts")]
-    return []
+    if not spec.use_peft or spec.sftui.start_from_adapter is not None:
+        return []
+    why = why_not_by_weight(spec)
+    if why and spec.lora_target_modules == "all-linear" and any(_is_left_out(group.weight) for group in weights.groups):
+        reason = f"all but experts and what PEFT takes for them: {why}"
+        return [Choice("lora_target_modules", "all-linear", reason)]
+    by_weight = [one.weight for one in adapted_by(spec, weights) or () if one.by_weight]
+    if not by_weight or not spec.lora_dropout:
+        return []
+    into = "a layer that it adapts by its weight" if all(one.outputs for one in by_weight) else "fused experts"
+    return [Choice("lora_dropout", "0", f"PEFT cannot drop out what goes into {into}")]
+
+
+def _is_left_out(weight: Weight) -> bool:
+    return weight.only_by_weight and weight.all_linear is not None and weight.part == "text"
+
+
+def adapted_by(spec: RunSpec, weights: ModelWeights) -> list[Adapted] | None:
+    """What gets an adapter under this spec; None when that is not known."""
+    return targeted(
+        weights, _targets(spec), spec.lora_target_parameters, one_by_one=not why_not_by_weight(spec),
+        train_vision=spec.sftui.train_vision, whole=spec.lora_modules_to_save or (),
+    )  # fmt: skip

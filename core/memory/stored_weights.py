@@ -127,6 +127,9 @@ def _by_modules(
         weight, name = replace(weight_of(parameter), quantizable=False), _common_name(parameter.name)
         if name in packed:
             weight = replace(weight, stored=packed[name].stored)
+            if weight.by_weight and not stored.startswith("bitsandbytes"):
+                # Nobody but bitsandbytes keeps it as one weight that an adapter can be put on.
+                weight = replace(weight, all_linear=None, named=None)
         elif parameter.kind != "buffer" and _comes_as_stored(parameter.name, stored):
             fixed = kept.get(name) or usual
             exact = exact and fixed is not None

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from core.memory.estimate import is_skipped
-from core.memory.weights import ModelWeights, is_called, modules_above
+from core.memory.weights import ModelWeights
 from core.models.adapter_files import StartAdapter, layer_of, other_base
+from core.models.target_names import is_called, modules_above
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
 from core.text import safe

@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from core.models.layers import (
     output_features,
     parameter_tensors,
 )
+from core.models.target_names import is_called, is_router, means_fused, modules_above
 from core.models.tower_names import Part, parts_by_name
 
 Targets = Literal["all-linear"] | tuple[str, ...]
@@ -43,8 +44,8 @@ class Weight:
     named: tuple[int, int] | None
     """The same for what is adapted only when a target names it; None for what cannot be."""
     is_fused_experts: bool
-    also_called: tuple[str, ...]
-    """Last names of targets that mean it besides its own."""
+    by_weight: bool
+    """A linear layer whose name PEFT takes for the fused experts'."""
     is_embedding: bool
     is_head: bool
     adapters_unknown: bool
@@ -52,6 +53,11 @@ class Weight:
     part: Part
     stored: tuple[int, int] | None = None
     """Bytes of the weight and of its constants, where the checkpoint holds it quantized."""
+
+    @property
+    def only_by_weight(self) -> bool:
+        """Whether PEFT can adapt it by its weight only: it has no layer of its own, or one whose name is taken."""
+        return self.by_weight or self.is_fused_experts
 
     @property
     def elements(self) -> int:
@@ -82,20 +88,8 @@ class WeightGroup:
         return (
             is_called(name.removesuffix(".weight"), target)
             or is_called(name, target)
-            or target.rpartition(".")[2] in self.weight.also_called
+            or (self.weight.is_fused_experts and means_fused(target, name))
         )
-
-
-def modules_above(name: str) -> Iterator[str]:
-    """The modules that a weight lies in, the innermost first: "a.b.weight" → "a.b", "a"."""
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
-def is_called(full: str, name: str) -> bool:
-    """Whether a name, or the last parts of one, means this module or parameter."""
-    return full == name or full.endswith(f".{name}")
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def weight_in_file(
         all_linear=per_rank if linear else None,
         named=per_rank,
         is_fused_experts=False,
-        also_called=(),
+        by_weight=False,
         is_embedding=is_embedding(tensor),
         is_head=is_output_head(tensor),
         adapters_unknown=is_expert(tensor),
@@ -175,8 +169,8 @@ def weights_of(inventory: Inventory) -> ModelWeights:
 def weight_of(parameter: InventoryParameter) -> Weight:
     """What the model's own modules tell of a parameter."""
     shape = parameter.shape
-    # Embeddings and the output head get no adapter here, and a router only when it is named.
-    named = (shape[-1], shape[0]) if parameter.kind == "linear" else None
+    # A router is adapted only when it is named; what else all-linear leaves alone, never.
+    named = (shape[-1], shape[0]) if parameter.module_class == "Linear" and is_router(parameter.module) else None
     outputs = 0
     if parameter.kind == "linear":
         outputs = shape[1] if parameter.module_class == "Conv1D" else shape[0]
@@ -190,7 +184,7 @@ def weight_of(parameter: InventoryParameter) -> Weight:
         all_linear=parameter.lora_elements,
         named=parameter.lora_elements or named,
         is_fused_experts=parameter.kind == "experts",
-        also_called=parameter.also_called,
+        by_weight=parameter.by_weight,
         is_embedding=parameter.kind == "embedding",
         is_head=parameter.kind == "head",
         adapters_unknown=False,

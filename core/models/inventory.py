@@ -19,8 +19,9 @@ from core.errors import SftuiError
 from core.models.architecture import AutoClass, detect
 from core.models.checkpoint_files import read_config
 from core.models.inventory_file import Inventory, InventoryParameter, Kind, keep_inventory, library_versions
+from core.models.layers import never_quantized
 from core.models.remote_code import find_remote_code, is_allowed
-from core.models.targets import FUSED_NAMES, choose_targets
+from core.models.targets import choose_targets, claimed_by_peft
 from core.models.tower_names import Part
 from core.models.towers import find_towers
 from core.spec.run_spec import RunSpec
@@ -66,7 +67,7 @@ def inventory_of(config: Any, auto_class: AutoClass, *, trusted: bool = False) -
     saved = model.state_dict().keys()
     kept = {name: _float32_names(model, dtype, saved) for name, dtype in _SIXTEEN_BIT.items()}
     modules = dict(model.named_modules())
-    head = model.get_output_embeddings()
+    head, claimed = model.get_output_embeddings(), claimed_by_peft(model.config.model_type)
     part_of = _parts(model)
     first_name: dict[int, str] = {}
     found = []
@@ -86,7 +87,7 @@ def inventory_of(config: Any, auto_class: AutoClass, *, trusted: bool = False) -
                 quantizable=name in quantized,
                 lora_elements=adapted.get(name),
                 kind=(kind := _kind(owner, tensor, is_head=owner is head)),
-                also_called=_called(name) if kind == "experts" else (),
+                by_weight=kind == "linear" and module.rpartition(".")[2] in claimed,
                 part=part_of(module),
             )
         )
@@ -110,7 +111,9 @@ def _build(config: Any, auto_class: AutoClass, trusted: bool) -> Any:
 def _quantized_weights(model: Any) -> set[str]:
     quantizer = Bnb4BitHfQuantizer(BitsAndBytesConfig(load_in_4bit=True), pre_quantized=False)
     quantizer.preprocess_model(model=model, device_map={"": "cpu"})
-    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+    packed = [name for name, module in model.named_modules() if isinstance(module, Linear4bit)]
+    kept = never_quantized(model.config.model_type)
+    return {f"{name}.weight" for name in packed if name.rpartition(".")[2] not in kept}
 
 
 def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
@@ -131,10 +134,6 @@ def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
             sizes = (module.lora_A["default"].weight.numel(), module.lora_B["default"].weight.numel())
             found[f"{owner}.{weight}"] = sizes
     return found
-
-
-def _called(name: str) -> tuple[str, ...]:
-    return tuple(called for called, fused in FUSED_NAMES.items() if name.rpartition(".")[2] in fused)
 
 
 def _float32_names(model: Any, dtype: torch.dtype, saved: Collection[str]) -> set[str]:

@@ -22,7 +22,7 @@ from core.paths import cache_home, write_atomically
 Kind = Literal["linear", "experts", "embedding", "head", "norm", "other", "buffer"]
 
 # Part of every file's name: what an older sftui wrote is never read.
-_FORMAT = 2
+_FORMAT = 3
 _PACKAGES = ("transformers", "peft", "bitsandbytes")
 _OTHER_BYTES = {"float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -47,8 +47,8 @@ class InventoryParameter:
     """Weights of the A and B that "all-linear", with the towers, adds at rank 1; None when it is not adapted."""
     kind: Kind
     part: Part
-    also_called: tuple[str, ...] = ()
-    """Last names of the targets that mean it besides its own: "up_proj" for the "gate_up_proj" of all experts."""
+    by_weight: bool = False
+    """A linear layer whose name PEFT takes for the fused experts': it is adapted by its weight, or not at all."""
 
     @property
     def adaptable(self) -> bool:
@@ -86,7 +86,7 @@ class Inventory:
         """A JSON object that `from_json` reads."""
         rows = [
             [p.name, p.shape, p.fixed_dtype, p.float32_in, p.module_class, p.tied_to, p.quantizable, p.lora_elements,
-             p.kind, p.part, p.also_called]
+             p.kind, p.part, p.by_weight]
             for p in self.parameters
         ]  # fmt: skip
         return {
@@ -111,7 +111,7 @@ class Inventory:
 
 def _parameter(
     name: str, shape: list[int], fixed: str | None, float32_in: list[str], module_class: str, tied_to: str | None,
-    quantizable: bool, lora: list[int] | None, kind: Kind, part: Part, also_called: list[str],
+    quantizable: bool, lora: list[int] | None, kind: Kind, part: Part, by_weight: bool,
 ) -> InventoryParameter:  # fmt: skip
     known = (fixed is None or fixed in DTYPE_BYTES or fixed in _OTHER_BYTES) and kind in get_args(Kind)
     if not known or part not in get_args(Part) or not isinstance(name, str):
@@ -120,7 +120,7 @@ def _parameter(
     per_rank = None if lora is None else (int(lora[0]), int(lora[1]))
     return InventoryParameter(
         name, sizes, fixed, tuple(float32_in), str(module_class), tied_to, bool(quantizable), per_rank, kind, part,
-        tuple(also_called),
+        bool(by_weight),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import re
 from core.models.checkpoint_files import TensorInfo
 
 _MAMBA_TYPES = frozenset({"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"})
+_READ_BY_MODEL = {"longcat_flash": ("classifier",), "mamba": ("dt_proj",)}
 _EMBEDDINGS = frozenset({"wte", "wpe", "shared", "word_embeddings", "position_embeddings"})
 _HEADS = frozenset({"lm_head", "embed_out", "output_layer"})
 _ROOT_HEADS = frozenset({"head.weight", "output.weight"})
@@ -69,6 +70,14 @@ def output_features(tensor: TensorInfo) -> int:
 def refused_by_peft(model_type: str) -> frozenset[str]:
     """Return the layers that peft refuses to adapt: Mamba's kernels use their weights directly."""
     return frozenset({"out_proj", "conv1d"}) if model_type in _MAMBA_TYPES else frozenset()
+
+
+def never_quantized(model_type: str) -> tuple[str, ...]:
+    """Return the last names of layers whose weights the model multiplies by itself, so that they must stay numbers.
+
+    transformers leaves only those alone that its classes name rightly.
+    """
+    return _READ_BY_MODEL.get(model_type, ())
 
 
 def parameter_tensors(tensors: tuple[TensorInfo, ...], tied_embeddings: bool) -> tuple[TensorInfo, ...]:

@@ -21,8 +21,10 @@ from transformers.utils.logging import set_tqdm_hook
 from core.errors import SftuiError
 from core.models.architecture import Architecture
 from core.models.checkpoint_files import read_config
+from core.models.layers import never_quantized
 from core.models.load_progress import LoadMeter
 from core.models.prequantized import method_of
+from core.models.quantized_layers import mend_quantized_layers
 from core.models.remote_code import find_remote_code, is_allowed
 from core.spec.run_spec import RunSpec
 from core.text import safe, shorten
@@ -106,7 +108,7 @@ def load_model(
     if left_out:
         count = "1 tensor" if len(left_out) == 1 else f"{len(left_out)} tensors"
         notice("Weights left out", f"{type(model).__name__} has no place for {count}: {_names(left_out)}.")
-    _keep_weights_trainable_on_cpu(model)
+    mend_quantized_layers(model)
     return model
 
 
@@ -151,11 +153,12 @@ def _config(request: LoadRequest, trusted: bool) -> Any:
 
 def _skipped_modules(spec: RunSpec, auto_class: Any, config: Any, trusted: bool) -> list[str] | None:
     """The modules that stay as they are, or None for transformers' own list, which a list of ours would replace."""
-    if not spec.sftui.skip_modules or spec.quantization == "none":
+    always = never_quantized(config.model_type)
+    if spec.quantization == "none" or not (spec.sftui.skip_modules or always):
         return None
     with torch.device("meta"):
         empty = auto_class.from_config(copy.deepcopy(config), trust_remote_code=trusted)
-    return [*get_keys_to_not_convert(empty), *spec.sftui.skip_modules]
+    return [*get_keys_to_not_convert(empty), *always, *spec.sftui.skip_modules]
 
 
 @contextlib.contextmanager
@@ -258,17 +261,6 @@ def _names(keys: list[str]) -> str:
 
 def _shape(shape: Any) -> str:
     return " × ".join(str(size) for size in shape) or "one number"
-
-
-def _keep_weights_trainable_on_cpu(model: Any) -> None:
-    """Switch off a repacking of 4-bit weights that would lose gradients.
-
-    On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer at its first forward pass in evaluation mode and never
-    unpacks it for training: from then on its backward pass is skipped, with a warning in the log and wrong gradients.
-    """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 def weight_bytes(model: Any) -> int:

@@ -8,7 +8,6 @@ rows), vision and audio towers with their projectors, and layers through which n
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -23,27 +22,16 @@ from transformers.pytorch_utils import Conv1D
 
 from core.errors import SftuiError
 from core.models.layers import refused_by_peft
+from core.models.target_names import instead_of, is_called, is_router, means_fused, why_not_by_weight
 from core.models.towers import find_towers, output_head, within
 from core.spec.run_spec import RunSpec
 
-_ROUTER = re.compile(r"(^|\.)(gate|shared_expert_gate|[a-z_]*router[a-z_]*)(\.|$)")
 # The choice of what a sparse attention looks at is made without a gradient, and so is BLT's cutting into patches.
 _WITHOUT_GRADIENT = re.compile(r"(^|\.)(indexer|patcher|generation_aligner)(\.|$)")
 # Fused kernels of Mamba layers, and of Bamba's and Jamba's, read these weights themselves, past any adapter.
 _READ_BY_KERNELS = frozenset({"out_proj", "x_proj", "dt_proj"})
 # What a product of two matrices can be added to.
 _FULL_PRECISION = frozenset({torch.float32, torch.bfloat16, torch.float16})
-# What one expert's matrices are called, and the fused parameters that hold them for all experts.
-FUSED_NAMES = {
-    "gate_proj": ("gate_up_proj",),
-    "up_proj": ("gate_up_proj", "up_proj"),
-    "w1": ("gate_up_proj",),
-    "w3": ("gate_up_proj",),
-    "w2": ("down_proj",),
-    "gate_up_proj": ("gate_up_proj",),
-    "down_proj": ("down_proj",),
-    "experts": ("gate_up_proj", "up_proj", "down_proj", "weight"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +69,11 @@ def choose_targets(model: Any, spec: RunSpec) -> Targets:
         _refuse_unfit(parameters, spec)
     modules, through_weights, note = _around_claimed(model, modules, spec)
     notes += note
+    # PEFT leaves out the modules that are trained whole by itself, but not the weights in them.
+    saved = spec.lora_modules_to_save or []
+    whole = {name for name, _ in model.named_modules() if any(is_called(name, one) for one in saved)}
+    through_weights = [name for name in through_weights if not within(name, whole)]
+    parameters = [name for name in parameters if not within(name.rpartition(".")[0], whole)]
     layers = [*modules, *through_weights]
     if not layers and not parameters:
         why = "; ".join(["The model has no layer that LoRA can adapt", *notes])
@@ -111,7 +104,7 @@ def _adaptable(model: Any, spec: RunSpec) -> tuple[list[str], list[str]]:
             kept.add("vision tower and projector" if name in towers.vision else "audio tower")
         elif name.rsplit(".", 1)[-1] in refused or name in kernels:
             kept.add("layers that Mamba's kernels read past an adapter")
-        elif _ROUTER.search(name):
+        elif is_router(name):
             kept.add("routers")
         elif not _WITHOUT_GRADIENT.search(name) and not _computes_otherwise(model, name, module):
             found.append(name)
@@ -148,22 +141,14 @@ def _fused_experts(model: Any, spec: RunSpec) -> list[str]:
 
 
 def _all_experts(experts: list[str], spec: RunSpec) -> tuple[list[str], list[str]]:
-    why = _unfit_for_weights(spec)
+    why = why_not_by_weight(spec)
     if experts and why:
         return [], [f"fused experts are left as they are, since {why}"]
     return experts, []
 
 
-def _unfit_for_weights(spec: RunSpec) -> str:
-    if spec.use_dora:
-        return "PEFT has no DoRA for them"
-    if spec.sftui.init_lora_weights not in ("default", "gaussian"):
-        return f"PEFT has no {spec.sftui.init_lora_weights} start for them"
-    return ""
-
-
 def _refuse_unfit(parameters: Sequence[str], spec: RunSpec) -> None:
-    why = _unfit_for_weights(spec)
+    why = why_not_by_weight(spec)
     if parameters and why:
         raise SftuiError("Fused experts cannot be adapted so", f"{parameters[0]} is named, but {why}.", "Leave it out.")
 
@@ -176,21 +161,20 @@ def _named(
     head = output_head(model)
     there = dict(model.named_modules())
     for name in wanted:
-        fitting = [other for other in able if _is_called(other, name)]
+        fitting = [other for other in able if is_called(other, name)]
         # A router is left alone unless it is named.
         fitting = fitting or [
             other
             for other, module in there.items()
-            if isinstance(module, nn.Linear) and _is_called(other, name) and _ROUTER.search(other)
+            if isinstance(module, nn.Linear) and is_called(other, name) and is_router(other)
         ]
-        fused = [other for other in experts if other.rpartition(".")[2] in FUSED_NAMES.get(name.rpartition(".")[2], ())]
-        fused += [other for other in experts if _is_called(other, name)]
+        fused = [other for other in experts if is_called(other, name) or means_fused(name, other)]
         if fitting or fused:
             modules |= dict.fromkeys(fitting)
             # `down_proj` of a dense layer and of the experts are both meant.
             parameters |= dict.fromkeys(fused)
             continue
-        same = [other for other in there if _is_called(other, name)]
+        same = [other for other in there if is_called(other, name)]
         if same and all(within(other, head) for other in same):
             message = f"{name} belongs to the output head, which TRL's fused loss computes past any adapter."
             raise SftuiError("The output head gets no adapter", message, "Train it whole: lora_modules_to_save.")
@@ -198,7 +182,7 @@ def _named(
             message = f"{name} is in the model, but no layer that an adapter can be put on here."
         else:
             message = f"lora_target_modules names {name}, and the model has no such module."
-        raise SftuiError("No module to adapt", message, f"{_instead(name, able)} all-linear takes them all.")
+        raise SftuiError("No module to adapt", message, f"{instead_of(name, able)} all-linear takes them all.")
     return list(modules), list(parameters)
 
 
@@ -210,12 +194,12 @@ def _named_parameters(model: Any, wanted: Sequence[str], modules: Sequence[str])
     ]
     found: list[str] = []
     for name in wanted:
-        fitting = [other for other in there if _is_called(other, name)]
+        fitting = [other for other in there if is_called(other, name)]
         if not fitting:
             raise SftuiError(
                 "No weight to adapt",
                 f"lora_target_parameters names {name}, and the model has no such matrix in full precision.",
-                _instead(name, there, parts=2),
+                instead_of(name, there, parts=2),
             )
         twice = [other for other in fitting if other.rpartition(".")[0] in modules]
         if twice:
@@ -223,13 +207,6 @@ def _named_parameters(model: Any, wanted: Sequence[str], modules: Sequence[str])
             raise SftuiError("A weight would be adapted twice", message, "Leave it out of one of the two lists.")
         found += fitting
     return found
-
-
-def _instead(name: str, there: Sequence[str], parts: int = 1) -> str:
-    ends = sorted({".".join(other.split(".")[-parts:]) for other in there})
-    near = get_close_matches(".".join(name.split(".")[-parts:]), ends, n=3)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}The model has: {', '.join(ends[:20])}."
 
 
 def claimed_by_peft(model_type: str) -> Mapping[str, str]:
@@ -253,7 +230,7 @@ def _around_claimed(model: Any, modules: Sequence[str], spec: RunSpec) -> tuple[
     claimed = claimed_by_peft(model.config.model_type)
     by_name = [name for name in modules if name.rsplit(".", 1)[-1] not in claimed]
     others = sorted(set(modules) - set(by_name))
-    why = _unfit_for_weights(spec)
+    why = why_not_by_weight(spec)
     by_weight = [] if why else [name for name in others if _has_plain_weight(model.get_submodule(name))]
     lost = _ends(set(others) - set(by_weight))
     notes = [f"{_ends(by_weight)} by their weights, since PEFT takes these names for the experts"] if by_weight else []
@@ -299,7 +276,3 @@ def _short_parameters(model: Any, parameters: Sequence[str]) -> tuple[str, ...]:
 def _long_ends(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[start:]) for start in range(len(parts) - 2, -1, -1)]
-
-
-def _is_called(full: str, name: str) -> bool:
-    return full == name or full.endswith(f".{name}")

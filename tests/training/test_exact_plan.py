@@ -1,5 +1,6 @@
 """What a model and its adapters really hold is what the plan said, to the byte, under every option that changes it."""
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ from core.devices.host import HostSnapshot
 from core.memory.estimate import MemoryEstimate
 from core.memory.plan import Plan, make_plan, read_model
 from core.models.architecture import detect
+from core.models.inventory_file import Inventory, keep_inventory
 from core.models.remote_code import allow, find_remote_code
 from core.spec.run_spec import RunSpec
 from tests.families import build_family
 
-FAMILIES = ("llama", "qwen3", "gemma3_text", "gpt_neox", "mixtral", "llava")
 QUANTIZATIONS: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "use_bnb_nested_quant": True},
     "int8": {"load_in_8bit": True},
@@ -46,14 +47,20 @@ def spec_of(model: Path, **values: Any) -> RunSpec:
 
 
 def planned(spec: RunSpec, *, exact: bool = True) -> Plan:
-    from core.models.inventory import build_inventory
-
     model = read_model(spec.model_name_or_path)
     if exact and model.wants_inventory:
-        build_inventory(model.folder, model.architecture.auto_class)
+        keep_inventory(model.folder, inventory_of(model.folder))
         model = read_model(spec.model_name_or_path)
     assert (model.inventory is not None) == exact
     return make_plan(spec, model, NO_GPU, HOST)
+
+
+@functools.cache
+def inventory_of(folder: Path) -> Inventory:
+    """What the model in the folder is made of, built once for all tests."""
+    from core.models.inventory import build_inventory
+
+    return build_inventory(folder, detect(folder).auto_class)
 
 
 def figures(plan: Plan) -> dict[str, int]:
@@ -112,8 +119,18 @@ def whole_in(family: str) -> list[str]:
     return ["embed_in", "lm_head"] if family == "gpt_neox" else ["embed_tokens", "lm_head"]
 
 
-@pytest.mark.parametrize("stored", QUANTIZATIONS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "stored"),
+    [
+        ("llama", "bf16"),
+        ("llama", "nf4"),
+        ("qwen3", "int8"),
+        ("gemma3_text", "nf4"),
+        ("gpt_neox", "int8"),
+        ("mixtral", "nf4"),
+        ("llava", "int8"),
+    ],
+)
 def test_skipped_and_wholly_trained_modules_take_what_is_planned(
     model_of: Callable[[str], Path], family: str, stored: str
 ) -> None:
@@ -138,21 +155,31 @@ def test_skipped_and_wholly_trained_modules_take_what_is_planned(
 
 
 @pytest.mark.parametrize(
-    "whole", [["norm"], ["down_proj"], ["mlp"], ["layers.1"], ["lm_head"], ["embed_tokens", "self_attn"]]
+    ("family", "whole"),
+    [
+        ("llama", ["norm"]),
+        ("llama", ["lm_head"]),
+        ("llama", ["layers.1"]),
+        ("qwen3", ["lm_head"]),
+        ("qwen3", ["embed_tokens", "self_attn"]),
+        ("qwen3", ["down_proj"]),
+        ("mixtral", ["experts"]),
+        ("mixtral", ["layers.1"]),
+        ("glm4_moe", ["shared_experts"]),
+        ("glm4_moe", ["mlp"]),
+    ],
 )
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_modules_of_every_kind_are_copied_once_and_get_no_adapter_besides(
     model_of: Callable[[str], Path], family: str, whole: list[str]
 ) -> None:
-    hold_what_is_planned(spec_of(model_of(family), lora_modules_to_save=whole))
-    beside = spec_of(
-        model_of(family), lora_modules_to_save=whole, load_in_4bit=True, sftui={"skip_modules": [r"model\.layers"]}
-    )
-    hold_what_is_planned(beside)
+    quantized = {"load_in_4bit": True, "sftui": {"skip_modules": [r"model\.layers"]}} if "layers.1" in whole else {}
+    hold_what_is_planned(spec_of(model_of(family), lora_modules_to_save=whole, **quantized))
 
 
-@pytest.mark.parametrize("stored", QUANTIZATIONS)
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt_neox", "mixtral"])
+@pytest.mark.parametrize(
+    ("family", "stored"),
+    [("llama", "nf4"), ("qwen3", "int8"), ("gemma3_text", "bf16"), ("gpt_neox", "nf4"), ("mixtral", "int8")],
+)
 def test_an_adapter_to_start_from_takes_what_its_file_holds(
     model_of: Callable[[str], Path], tmp_path: Path, family: str, stored: str
 ) -> None:
@@ -175,6 +202,113 @@ def test_an_adapter_to_start_from_takes_what_its_file_holds(
     assert "rank 5" in memory(plan).parts[2].basis
 
 
+@pytest.mark.parametrize(("biases", "stored"), [("all", "nf4"), ("lora_only", "bf16")])
+def test_biases_that_an_adapter_trains_are_counted(
+    model_of: Callable[[str], Path], tmp_path: Path, biases: str, stored: str
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    spec = spec_of(model_of("gpt_neox"))
+    made = get_peft_model(loaded(spec), LoraConfig(r=2, target_modules=["dense"], bias=biases, task_type="CAUSAL_LM"))
+    made.save_pretrained(tmp_path)
+    start = {"start_from_adapter": str(tmp_path)}
+
+    adapted = hold_what_is_planned(spec_of(model_of("gpt_neox"), sftui=start, **QUANTIZATIONS[stored]))
+
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad and "bias" in name]
+    assert len(trained) == (2 if biases == "lora_only" else 2 * 6 + 1)
+
+
+SHARED, EXPERTS = "shared_experts.gate_proj", "experts.down_proj"
+
+
+@pytest.mark.parametrize(
+    ("values", "has", "has_not"),
+    [
+        ({}, {SHARED, EXPERTS}, set()),
+        ({"use_dora": True}, {"q_proj"}, {SHARED, EXPERTS}),
+        ({"sftui": {"init_lora_weights": "olora"}}, {"q_proj"}, {SHARED, EXPERTS}),
+        ({"lora_target_parameters": []}, {SHARED}, {EXPERTS}),
+        ({"lora_target_modules": ["q_proj", "down_proj"]}, {"shared_experts.down_proj", EXPERTS}, {SHARED}),
+        ({"lora_target_modules": [SHARED]}, {SHARED}, {EXPERTS, "mlp.gate_proj"}),
+        ({"lora_target_modules": ["mlp.down_proj"]}, {"mlp.down_proj"}, {EXPERTS}),
+        ({"lora_target_modules": ["mlp.experts"]}, {EXPERTS}, {SHARED}),
+        ({"lora_target_modules": ["experts.0.down_proj"]}, {EXPERTS}, {"experts.gate_up_proj", "mlp.down_proj"}),
+        ({"lora_target_modules": ["q_proj"], "lora_target_parameters": [EXPERTS], "load_in_4bit": True},
+         {"q_proj", EXPERTS}, {SHARED}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_named_of_a_mixture_is_adapted_and_planned(
+    model_of: Callable[[str], Path], values: dict[str, Any], has: set[str], has_not: set[str]
+) -> None:
+    from core.models.targets import choose_targets
+
+    spec = spec_of(model_of("glm4_moe"), lora_dropout=0.1, **values)
+    adapted = hold_what_is_planned(spec)
+    chosen = {choice.name: choice for choice in planned(spec).choices}
+    by_weight = adapted.peft_config["default"].target_parameters
+    assert ("lora_dropout" in chosen) == bool(by_weight)
+    assert adapted.peft_config["default"].lora_dropout == (0 if by_weight else 0.1)
+    targets = choose_targets(loaded(spec), spec)
+    names = [*targets.modules, *(name.removesuffix(".weight") for name in targets.parameters)]
+    assert {end for end in has | has_not if any(name.endswith(f".{end}") for name in names)} == has
+    if not has & {EXPERTS} and by_weight:
+        assert "by its weight" in chosen["lora_dropout"].reason
+    if "use_dora" in values:
+        assert "PEFT has no DoRA" in chosen["lora_target_modules"].reason
+
+
+@pytest.mark.parametrize(
+    ("family", "stored", "kept"), [("longcat_flash", "nf4", "classifier"), ("mamba", "int8", "dt_proj")]
+)
+def test_what_a_model_multiplies_by_itself_stays_as_it_is(
+    model_of: Callable[[str], Path], family: str, stored: str, kept: str
+) -> None:
+    import torch
+
+    spec = spec_of(model_of(family), **QUANTIZATIONS[stored])
+    adapted = hold_what_is_planned(spec)
+    assert {choice.name: choice.value for choice in planned(spec).choices}["sftui.skip_modules"] == kept
+    layers = [module for name, module in adapted.named_modules() if name.endswith(kept)]
+    assert {type(layer) for layer in layers} == {torch.nn.Linear}
+    ids = torch.arange(3, 13)[None]
+    assert adapted.eval()(input_ids=ids, labels=ids).loss.isfinite()
+
+
+def test_a_router_that_is_named_is_adapted_and_planned(model_of: Callable[[str], Path]) -> None:
+    hold_what_is_planned(spec_of(model_of("qwen2_moe"), lora_target_modules=["shared_expert_gate", "q_proj"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"lora_target_modules": ["qproj"]}, "no such module"),
+        ({"lora_target_modules": ["q_proj", "norm"]}, "no layer that an adapter can be put on"),
+        ({"lora_target_modules": ["lm_head"]}, "output head"),
+        ({"lora_target_modules": ["experts"], "use_dora": True}, "PEFT has no DoRA"),
+        ({"lora_target_modules": ["shared_experts.up_proj"], "use_dora": True}, "nothing that LoRA can adapt"),
+        ({"lora_target_parameters": ["experts.down"]}, "no such matrix"),
+        ({"lora_target_parameters": ["q_proj.weight"], "load_in_4bit": True}, "no such matrix"),
+        ({"lora_target_parameters": ["q_proj.weight"]}, "as a whole already"),
+        ({"lora_target_parameters": ["experts.down_proj"], "use_dora": True}, "PEFT has no DoRA"),
+    ],
+    ids=str,
+)
+def test_targets_that_the_run_would_refuse_are_problems_of_the_plan(
+    model_of: Callable[[str], Path], values: dict[str, Any], words: str
+) -> None:
+    from core.errors import SftuiError
+
+    spec = spec_of(model_of("glm4_moe"), **values)
+    problems = [problem for problem in planned(spec).problems if problem.level == "error"]
+    assert len(problems) == 1
+    assert words in str(problems[0])
+    assert problems[0].field in ("lora_target_modules", "lora_target_parameters")
+    with pytest.raises(SftuiError):
+        attached(loaded(spec), spec)
+
+
 def test_the_trainer_casts_what_the_plan_says(model_of: Callable[[str], Path], tmp_path: Path) -> None:
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -188,7 +322,9 @@ def test_the_trainer_casts_what_the_plan_says(model_of: Callable[[str], Path], t
     parts = figures(planned(spec))
     trainer = SFTTrainer(
         model=attach_adapters(loaded(spec), spec),
-        args=SFTConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, activation_checkpointing=False),
+        args=SFTConfig(
+            output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, activation_checkpointing=False
+        ),
         train_dataset=Dataset.from_dict({"text": ["a row"]}),
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
@@ -196,8 +332,7 @@ def test_the_trainer_casts_what_the_plan_says(model_of: Callable[[str], Path], t
     assert weight_bytes(trainer.model) == held
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("family", ["qwen3", "mixtral", "gpt_neox", "llava"])
+@pytest.mark.parametrize(("family", "bits"), [("qwen3", 4), ("mixtral", 4), ("gpt_neox", 8), ("llava", 8)])
 def test_a_stored_quantized_checkpoint_takes_what_its_files_say(
     model_of: Callable[[str], Path], tmp_path: Path, family: str, bits: int
 ) -> None:
@@ -283,5 +418,4 @@ def test_fused_experts_turn_dropout_off_before_the_run(model_of: Callable[[str],
     assert chosen(lora_target_modules=["q_proj", "w1"]) == "0"
     assert chosen(lora_target_modules=["q_proj"]) is None
     assert chosen(use_dora=True) is None
-    assert chosen(lora_target_parameters=[]) is None
     assert chosen(use_peft=False) is None

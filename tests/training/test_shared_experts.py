@@ -8,48 +8,22 @@ import pytest
 from core.runs import events
 from core.spec.build import build_spec
 from core.spec.run_spec import RunSpec
-from tests.tiny import byte_tokenizer
+from tests.families import build_family
 from tests.training.runs import make_run
 from tests.training.test_worker import only, train
 
-USUAL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "max_position_embeddings": 256, "num_experts_per_tok": 2,
-         "moe_intermediate_size": 32}  # fmt: skip
-GROUPED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
-# Layer 0 is dense and layer 1 has a shared expert, but for Mixtral, which has neither.
-TYPES: dict[str, dict[str, Any]] = {
-    "qwen2_moe": {**USUAL, "num_experts": 4, "shared_expert_intermediate_size": 48, "mlp_only_layers": [0]},
-    "deepseek_v3": {**USUAL, **GROUPED, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16,
-                    "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16},
-    "glm4_moe": {**USUAL, **GROUPED, "head_dim": 16},
-    "ernie4_5_moe": {**USUAL, "moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1,
-                     "moe_layer_start_index": 1},
-    "mixtral": {**USUAL, "num_local_experts": 4},
-}  # fmt: skip
 NF4 = {"load_in_4bit": True, "dtype": "float32"}
 STORED = {"float32": {}, "nf4": NF4, "int8": {"load_in_8bit": True, "dtype": "float32"}}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Saves a tiny model of a type, once, in float32, with a tokenizer."""
-    folders: dict[str, Path] = {}
+    """The folder of a mixture, made once."""
+    parent = tmp_path_factory.mktemp("mixtures")
 
     def make(model_type: str) -> Path:
-        import torch
-        from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
-        if model_type not in folders:
-            folders[model_type] = folder = tmp_path_factory.mktemp(model_type)
-            tokenizer = byte_tokenizer()
-            tokens = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None,
-                      "eos_token_id": tokenizer.eos_token_id}  # fmt: skip
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**TYPES[model_type], **tokens))
-                model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        return folders[model_type]
+        folder = parent / model_type
+        return folder if folder.is_dir() else build_family(model_type, folder)
 
     return make
 
@@ -84,12 +58,21 @@ def layers_in(adapter: Path) -> set[str]:
     return {".".join(name.split(".")[-2:]) for name in names}
 
 
+MLP = ["gate_proj", "up_proj", "down_proj"]
+
+
 @pytest.mark.parametrize(
-    ("stored", "targets"),
-    [*((stored, "all-linear") for stored in STORED), ("float32", ["gate_proj", "up_proj", "down_proj"])],
-    ids=[*STORED, "named"],
+    ("model_type", "stored", "targets"),
+    [
+        ("qwen2_moe", "nf4", "all-linear"),
+        ("deepseek_v3", "float32", "all-linear"),
+        ("deepseek_v3", "int8", "all-linear"),
+        ("glm4_moe", "float32", MLP),
+        ("ernie4_5_moe", "float32", "all-linear"),
+        ("ernie4_5_moe", "nf4", MLP),
+        ("mixtral", "int8", "all-linear"),
+    ],
 )
-@pytest.mark.parametrize("model_type", TYPES)
 def test_peft_alone_loads_to_the_same_outputs(
     made: Any, tmp_path: Path, model_type: str, stored: str, targets: Any
 ) -> None:
@@ -129,13 +112,12 @@ def test_peft_alone_loads_to_the_same_outputs(
         assert torch.allclose(merged, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("stored", ["float32", "nf4"])
-def test_shared_experts_and_dense_layers_are_trained_and_trained_further(made: Any, rows: Path, stored: str) -> None:
+def test_shared_experts_and_dense_layers_are_trained_and_trained_further(made: Any, rows: Path) -> None:
     from safetensors.torch import load_file
 
     def run(**changes: Any) -> tuple[Any, dict[str, Any]]:
         folder = make_run(made("glm4_moe"), rows, max_steps=2, lora_dropout=0.0, activation_checkpointing=True,
-                          **{**STORED[stored], **changes})  # fmt: skip
+                          **{**NF4, **changes})  # fmt: skip
         told = train(folder)
         assert only(told, events.RunFinished).step == 2
         assert {"gate_proj", "up_proj", "down_proj", "experts.gate_up_proj"} <= set(
@@ -153,3 +135,20 @@ def test_shared_experts_and_dense_layers_are_trained_and_trained_further(made: A
     assert {name: tensor.shape for name, tensor in after.items()} == {n: t.shape for n, t in before.items()}
     assert all(not after[name].equal(before[name]) for name in moved)
     assert max((after[name].float() - before[name].float()).abs().max() for name in after) < 0.05
+
+
+def test_attention_over_compressed_keys_is_evaluated_and_generates_in_8_bit(made: Any) -> None:
+    import torch
+
+    from core.models.architecture import detect
+    from core.models.loading import LoadRequest, load_model
+
+    folder = made("deepseek_v3")
+    spec = build_spec({"model_name_or_path": str(folder), "datasets": ["rows"], "use_peft": True, **STORED["int8"]})
+    request = LoadRequest(folder, detect(folder), "float32", None, "cpu")
+    model = load_model(spec, request, lambda title, message: None)
+    rows = torch.arange(3, 43).view(2, 20)
+    with torch.no_grad():
+        trained, evaluated = model.train()(rows).logits, model.eval()(rows).logits
+    assert (trained - evaluated).abs().max() < 0.05 * trained.std()
+    assert model.generate(rows, max_new_tokens=2, do_sample=False).shape == (2, 22)
