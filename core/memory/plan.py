@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -196,6 +197,9 @@ def make_plan(
     problems += data_problems(spec, data)
     form = data.form if data else "unknown"
     attention = choices[-1].value
+    if command := spec.sftui.on_finish:
+        line = command if isinstance(command, str) else shlex.join(command)
+        choices.append(Choice("sftui.on_finish", line, "runs at the end, as you and without a shell"))
     problems += packing_problems(spec, architecture, attention, on_gpu=chosen.gpu is not None, form=form)
     if model is None:
         return Plan(None, device, "unknown", "no model is chosen yet", tuple(choices), tuple(problems))
