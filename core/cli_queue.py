@@ -75,6 +75,7 @@ def queued_runs() -> list[dict[str, Any]]:
 
 
 def _change(options: argparse.Namespace) -> None:
+    from core.errors import SftuiError
     from core.runs.commands import send
     from core.runs.folder import find_run
     from core.runs.queue import move, tickets, waiting
@@ -86,7 +87,11 @@ def _change(options: argparse.Namespace) -> None:
         told: dict[str, Any] = {"id": folder.id, "place": None}
         words = f"{folder.id}: asked to start now"
     else:
-        place = move(folder.path, options.move)
+        try:
+            place = move(folder.path, options.move)
+        except OSError as error:
+            message = f"{error.filename or 'Its file'}: {error.strerror}."
+            raise SftuiError("The queue cannot be changed now", message, "Try again.") from error
         told = {"id": folder.id, "place": place.number}
         words = f"{folder.id}: place {place.number}"
     print(json.dumps(told) if options.json else safe(words))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import IO, Any
 
 from core import paths
@@ -16,7 +17,6 @@ from core.devices.choose import ChosenDevice, choose_device, cuda_environment
 from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
 from core.runs.folder import RunFolder, all_runs
-from core.runs.queue import tickets
 
 RUNNER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -52,12 +52,12 @@ def start_run(folder: RunFolder, resume_step: int | None = None, *, queue: bool 
     arguments = ["--queue"] if queue else []
     arguments += [str(folder.path), *([] if resume_step is None else [str(resume_step)])]
     folder.refuse_links()
+    told = _size(folder.journal_file)
     with paths.open_log(folder.log_file) as log:
         process = _spawn("core.training.runner", arguments, device, stdin=subprocess.DEVNULL, output=log)
     deadline = time.monotonic() + QUEUE_SECONDS
-    while queue and process.poll() is None and time.monotonic() < deadline:
-        if any(ticket.run == folder.path for ticket in tickets()):
-            break
+    # It stands in line before it says the first word.
+    while queue and _size(folder.journal_file) == told and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     return process
 
@@ -209,6 +209,10 @@ def _wish(folder: RunFolder) -> str:
         # The runner reads the spec too, and says in the journal what is wrong with it.
         return "auto"
     return str(section.get("device", "auto")) if isinstance(section, dict) else "auto"
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _device(wish: str) -> ChosenDevice | None:
