@@ -20,7 +20,6 @@ from core.runs.folder import RunFolder, all_runs
 
 RUNNER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
     # The folder that the user happens to be in may hold a torch.py.
     "PYTHONSAFEPATH": "1",
@@ -35,7 +34,11 @@ RUNNER_ENVIRONMENT = {
 }
 # What the user has set goes first. Threads that spin while they wait make a step ten times slower on a CPU that others
 # use too; sleeping ones cost nothing on one that nobody else uses.
-RUNNER_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
+RUNNER_DEFAULTS = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Rows become tokens on all cores; the tokenizers library itself takes care of forks.
+    "TOKENIZERS_PARALLELISM": "true",
+}
 
 ANSWER_SECONDS = 120.0
 """How long a question may take; a busy machine imports for half a minute before the first answer."""
