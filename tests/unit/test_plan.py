@@ -69,6 +69,13 @@ def test_a_plan_names_its_device_and_its_choices_with_reasons(model: ModelFacts)
     assert (on_cpu.device.kind, on_cpu.device.total_bytes, on_cpu.device.free_bytes) == ("cpu", 16 * GB, 8 * GB)
 
 
+def test_the_command_at_the_end_is_named_before_it_runs(model: ModelFacts) -> None:
+    for command in ("notify 'all done'", ["notify", "all done"]):
+        plan = make_plan(spec(sftui={"on_finish": command}), model, ONE_GPU, HOST)
+        (choice,) = (choice for choice in plan.choices if choice.name == "sftui.on_finish")
+        assert choice.value == "notify 'all done'"
+
+
 def test_cuda_visible_devices_is_heeded(model: ModelFacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert make_plan(spec(), model, ONE_GPU, HOST).device.kind == "cpu"
