@@ -12,6 +12,7 @@ from typing import Any
 from core.runs import events
 from core.runs.checkpoints import commit, place_of, staging
 from core.runs.folder import RunFolder
+from core.runs.journal import JournalWriter
 from core.runs.state import RunState
 from tests.nvml import build_stub
 from tests.training.runs import PATIENCE_SECONDS, events_of, make_run, wait_for
@@ -48,16 +49,20 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def save(folder: RunFolder, step: int) -> None:
+    written = staging(folder) / f"checkpoint-{step}"
+    written.mkdir(parents=True)
+    (written / "adapter_model.safetensors").write_bytes(b"weights")
+    commit(written, place_of(folder, step))
+
+
 def newest_is(kind: str) -> Callable[[RunState], bool]:
     return lambda state: bool(state.troubles) and state.troubles[-1].kind == kind
 
 
 def test_a_worker_that_hangs_is_noticed_and_ended_at_the_last_checkpoint(tmp_path: Path) -> None:
     folder = run_for(tmp_path, on_trouble="stop")
-    written = staging(folder) / "checkpoint-2"
-    written.mkdir(parents=True)
-    (written / "adapter_model.safetensors").write_bytes(b"weights")
-    commit(written, place_of(folder, 2))
+    save(folder, 2)
 
     assert start(folder, "hang").wait(timeout=PATIENCE_SECONDS) == 0
 
@@ -70,6 +75,26 @@ def test_a_worker_that_hangs_is_noticed_and_ended_at_the_last_checkpoint(tmp_pat
     until((tmp_path / "told.json").exists)
     facts = json.loads((tmp_path / "told.json").read_text())
     assert (facts["SFTUI_STATE"], facts["SFTUI_RESULT"]) == ("stopped", str(place_of(folder, 2)))
+
+
+def test_a_run_goes_on_from_the_checkpoint_that_its_end_names_and_not_from_a_newer_one_in_doubt(
+    tmp_path: Path,
+) -> None:
+    folder = run_for(tmp_path)
+    (folder.path / "end").touch()
+    save(folder, 2)
+    save(folder, 3)
+    for outcome, checkpoint in (
+        (events.RunStopped(4, "checkpoints/checkpoint-2", "not a number", 1.0), "2"),
+        (events.RunStopped(4, "checkpoints/checkpoint-9", "gone since", 1.0), "None"),
+        (events.RunFailed("E", "title", "message", "", None, 4, 1.0), "None"),
+    ):
+        journal = JournalWriter(folder.journal_file)
+        journal.write(outcome)
+        journal.close()
+        assert start(folder, "wait").wait(timeout=PATIENCE_SECONDS) == 0
+        (choice,) = folder.read_state().choices
+        assert choice.value == checkpoint
 
 
 def test_a_gpu_in_trouble_is_told_once_while_the_run_goes_on_and_the_end_is_told_to_the_command(

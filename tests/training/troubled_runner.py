@@ -23,16 +23,23 @@ class TroubledWorker(threading.Thread):
     hangs = False
 
     def __init__(
-        self, spec: Any, folder: RunFolder, emit: Callable[[events.Event], object], control: RunControl, *_: Any
+        self,
+        spec: Any,
+        folder: RunFolder,
+        emit: Callable[[events.Event], object],
+        control: RunControl,
+        resume_step: int | None,
     ) -> None:
         super().__init__(daemon=True)
         self.outcome: events.TerminalEvent | None = None
         self._folder, self._emit = folder, emit
+        self._resume_step = resume_step
         self._now = 0.0
         control.pulse = self._pulse = Pulse(lambda: self._now)
 
     def run(self) -> None:
         """Do three steps, then nothing."""
+        self._emit(events.ChoiceMade("checkpoint", str(self._resume_step), "as told"))
         for step in (1, 2, 3):
             self._pulse.begin_step()
             self._now += 20.0
