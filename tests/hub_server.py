@@ -298,8 +298,18 @@ def _info(repository: Repository, sha: str, files: dict[str, bytes], blobs: bool
         "id": repository.id.removeprefix("datasets/"),
         "sha": sha,
         "siblings": siblings,
+        "config": _told_of(files.get("config.json", b"{}")),
         **repository.facts,
     }
+
+
+def _told_of(config: bytes) -> dict[str, Any]:
+    """What the hub says of a model's configuration."""
+    try:
+        values = json.loads(config)
+    except ValueError:
+        return {}
+    return {name: values[name] for name in ("architectures", "model_type", "auto_map") if name in values}
 
 
 def _tree_entry(name: str, content: bytes) -> dict[str, Any]:

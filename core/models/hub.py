@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, quote
 
 from core.errors import SftuiError
+from core.models.auto_tables import auto_tables
 from core.models.hub_client import get_json, understood
 from core.text import safe
 
@@ -71,6 +72,8 @@ class HubModelDetails:
     """Why it cannot be trained from; None when it can."""
     code: tuple[HubFile, ...] = ()
     """Python files beside config.json, of which a download takes only those that the user has allowed to run."""
+    needs_code: bool = False
+    """Whether the model, by what the hub says of it, is none of transformers' own, and is loaded by code it brings."""
 
     @property
     def total_bytes(self) -> int:
@@ -149,7 +152,13 @@ def _details(answer: dict[str, Any]) -> HubModelDetails:
     names = {entry["rfilename"] for entry in answer["siblings"]}
     files = tuple(hub_file(entry) for entry in answer["siblings"] if is_needed(entry["rfilename"], names))
     code = tuple(hub_file(entry) for entry in answer["siblings"] if re.fullmatch(r"\w+\.py", entry["rfilename"]))
-    return HubModelDetails(_model(answer), sha, files, _problem(names), code)
+    return HubModelDetails(_model(answer), sha, files, _problem(names), code, _needs_code(answer))
+
+
+def _needs_code(answer: dict[str, Any]) -> bool:
+    config = answer.get("config") or {}
+    brings = "auto_map" in config or "custom_code" in (answer.get("tags") or ())
+    return brings and config.get("model_type") not in auto_tables().get("CONFIG_MAPPING_NAMES", {})
 
 
 def hub_file(entry: dict[str, Any]) -> HubFile:

@@ -40,6 +40,7 @@ async def downloaded_and_refused(pilot: Pilot[int]) -> None:
     await wait_for(pilot, lambda: not found.is_searching and found.text == "own")
     await pilot.press("enter")
     await sees(pilot, "Enter download it")
+    assert "it runs code of its own: modeling_own.py, layers.py" in told(pilot.app, "DownloadPanel")
     await pilot.press("enter")
     await sees(pilot, "This model runs its own code")
 

@@ -15,10 +15,12 @@ from tui_app.widgets.fact_list import BLANK, Fact, FactList, heading
 if TYPE_CHECKING:
     from core.errors import SftuiError
     from core.models.download import DownloadOffer, DownloadProgress
+    from core.models.hub import HubModelDetails
     from tui_app.downloads import DownloadState
 
 _BAR_CELLS = 24
 _MOST_FILES = 12
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class DownloadPanel(FactList):
         if model.gated:
             terms = f"! Gated: accept its terms at {page_of(model.id)}, then log in: hf auth login"
             facts.append(Fact("", Content.styled(safe(terms), "$warning")))
+        if details.needs_code and details.problem is None:
+            facts.append(Fact("", Content.styled(safe(_own_code(details)), "$warning")))
         facts += [
             Fact("To download", human_bytes(offer.missing_bytes), here if offer.here_bytes else ""),
             Fact("Free disk", human_bytes(offer.free_bytes), f"at {hub_cache()}"),
@@ -106,6 +110,16 @@ class DownloadPanel(FactList):
             if progress is not None:
                 moving = [*_how_far(progress), *_speed(progress)]
             self.show([_title(f"{doing} {name}"), *moving, _keys("ctrl+x", "stop; what has arrived is kept")])
+
+
+def _own_code(details: HubModelDetails) -> str:
+    files = ", ".join(file.name for file in details.code[:_MOST_NAMED])
+    more = f" and {len(details.code) - _MOST_NAMED} more" if len(details.code) > _MOST_NAMED else ""
+    brought = f": {files}{more}" if files else ""
+    return (
+        f"! transformers does not know this model: it runs code of its own{brought}. The weights come without it, and "
+        f"you are asked for it then. Read it at {page_of(details.model.id)}/tree/{details.sha}"
+    )
 
 
 def in_one_line(state: DownloadState) -> str:
