@@ -28,7 +28,7 @@ async def test_a_prefilled_draft_is_read_summed_up_and_started(home: Path) -> No
         facts = told(app, "#facts")
         assert "llama" in facts
         assert "QLoRA: adapters on a quantized base model" in facts
-        assert "12, messages there is a column `messages`" in facts
+        assert "12, messages `messages` holds turns with" in facts
         # Which of the two depends on the processor.
         reasons = ("bfloat16 the checkpoint's own type", "float32 this CPU has no matrix unit")
         assert any(reason in facts for reason in reasons), "what sftui chose says why"
