@@ -66,7 +66,8 @@ class Runner:
         Returns 0, 1 when it failed, 128 + signal when one stopped it.
         """
         exit_status = self._hold_and_run()
-        self._finish(wait=True)
+        with contextlib.suppress(OSError):
+            self._finish(wait=True)
         return exit_status
 
     def _hold_and_run(self) -> int:
@@ -188,14 +189,15 @@ class Runner:
             self._stop_now(standstill.title, 0, place)
 
     def _finish(self, *, wait: bool) -> None:
-        """Run the command of the user's choice, if the run has come to its end."""
-        if self._spec is None or not self._spec.sftui.on_finish:
+        """Run the command of the user's choice, once, if the run has come to its end."""
+        spec, self._spec = self._spec, None
+        if spec is None or not spec.sftui.on_finish:
             return
         state = self._folder.read_state()
         outcome = state.outcome
         if outcome is None or (isinstance(outcome, events.RunStopped) and outcome.released):
             return
-        run_command(self._spec.sftui.on_finish, facts(self._folder, state, outcome), os.environ, wait=wait)
+        run_command(spec.sftui.on_finish, facts(self._folder, state, outcome), os.environ, wait=wait)
 
     def _obey(self, request: Request) -> None:
         self._emit(events.CommandAccepted(request.id, request.command))
