@@ -231,7 +231,8 @@ class Runner:
         # The worker may be deep in a kernel: a thread cannot be killed, its process can.
         seconds = time.monotonic() - self._began
         self._journal.write(events.RunStopped(self._step, checkpoint, reason, seconds))
-        self._finish(wait=False)
+        with contextlib.suppress(OSError):
+            self._finish(wait=False)
         os._exit(exit_status)
 
     def _exit_status(self, worker: TrainingWorker) -> int:
