@@ -177,24 +177,17 @@ def _send(options: argparse.Namespace) -> int:
 
 
 def _set(options: argparse.Namespace) -> int:
-    from core.runs.commands import send
+    from core.runs.commands import parse_length, send
     from core.runs.folder import find_run
 
-    name, _, text = options.length.partition("=")
-    try:
-        value = float(int(text)) if name == "max_steps" else float(text)
-    except ValueError:
-        value = 0.0
-    if name not in ("max_steps", "num_train_epochs") or not 0 < value < float("inf"):
+    length = parse_length(options.length)
+    if length is None:
         hint = "Write max_steps=600, or num_train_epochs=2."
         raise SftuiError("Wrong use", f"{options.length} is no length of a run.", hint)
     folder = find_run(options.run)
-    request_id = send(folder, "set_max_steps" if name == "max_steps" else "set_num_train_epochs", value)
-    print(
-        json.dumps({"id": request_id, "run": folder.id})
-        if options.json
-        else safe(f"{folder.id}: asked for {name} {text}")
-    )
+    request_id = send(folder, *length)
+    words = f"{folder.id}: asked for {options.length}"
+    print(json.dumps({"id": request_id, "run": folder.id}) if options.json else words)
     return DONE
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from core.runs.events import Entry, decode
 from core.runs.folder import RunFolder, RunSummary, all_runs, summary_of
 from core.runs.journal import JournalReader
+from core.runs.notes import read_notes
 from core.runs.state import RunState, reduce_all
 from core.text import safe
 from tui_app.messages import ErrorRaised, LogRead, RunsListed, RunUpdated
@@ -88,7 +89,7 @@ class RunFollower(_Watch):
         self._log = LogReader(folder.log_file)
         self._log_wanted = threading.Event()
         self._state = RunState()
-        self._posted: tuple[int, bool] | None = None
+        self._posted: tuple[int, bool, tuple[int, int]] | None = None
 
     def follow_log(self) -> None:
         """From now on post the log's lines too."""
@@ -106,7 +107,7 @@ class RunFollower(_Watch):
             if self._stopped.is_set():
                 return
             self._state = reduce_all(self._state, entries)
-        seen = (self._state.last_seq, alive)
+        seen = (self._state.last_seq, alive, _stamp(self._folder.notes_file))
         if seen != self._posted:
             self._posted = seen
             self._post(self._state, alive=alive)
@@ -114,7 +115,7 @@ class RunFollower(_Watch):
             self._target.post_message(LogRead(lines))
 
     def _post(self, state: RunState, *, alive: bool) -> None:
-        self._target.post_message(RunUpdated(self._folder, state, alive=alive))
+        self._target.post_message(RunUpdated(self._folder, state, alive=alive, notes=read_notes(self._folder)))
 
 
 class LogReader:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from core.errors import SftuiError
     from core.memory.plan import ModelFacts, Plan
     from core.runs.folder import RunFolder, RunSummary
+    from core.runs.notes import Note
     from core.runs.state import RunState
     from core.spec.run_spec import RunSpec
     from tui_app.downloads import DownloadState
@@ -173,11 +174,12 @@ class MachineRead(Message):
 class RunUpdated(Message):
     """A followed run has something new: its state and whether its runner is alive."""
 
-    def __init__(self, folder: RunFolder, state: RunState, *, alive: bool) -> None:
+    def __init__(self, folder: RunFolder, state: RunState, *, alive: bool, notes: tuple[Note, ...] = ()) -> None:
         super().__init__()
         self.folder = folder
         self.state = state
         self.alive = alive
+        self.notes = notes
 
     def can_replace(self, message: Message) -> bool:
         """A later state holds all of an earlier one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.runs.events import Command
+    from core.runs.notes import Note
     from core.runs.state import RunState
 
 ASKED: dict[Command, str] = {
@@ -23,6 +25,8 @@ ASKED: dict[Command, str] = {
     "release": "save and free its device",
     "continue": "go on",
     "checkpoint": "write a checkpoint",
+    "set_max_steps": "train to another step",
+    "set_num_train_epochs": "train for another number of epochs",
 }
 
 
@@ -100,9 +104,17 @@ def _trouble_lines(troubles: Sequence[events.TroubleNoticed]) -> list[Content]:
     return lines
 
 
-def note_lines(state: RunState) -> list[Content]:
-    """What was loaded, decided and noticed, with reasons."""
-    lines = _trouble_lines(state.troubles) + [
+def note_lines(state: RunState, written: Sequence[Note] = ()) -> list[Content]:
+    """What people wrote, and what was loaded, decided and noticed, with reasons."""
+    lines = [
+        Content.assemble(
+            ("✎ ", "$accent"),
+            (time.strftime("%m-%d %H:%M ", time.localtime(note.time)), "$secondary"),
+            safe(note.text),
+        )
+        for note in reversed(written)
+    ]
+    lines += _trouble_lines(state.troubles) + [
         line
         for problem in state.problems
         for line in (

@@ -10,11 +10,13 @@ from textual.screen import Screen
 
 from core.errors import SftuiError
 from core.runs.checkpoints import DamagedCheckpointError
-from core.runs.commands import send
+from core.runs.commands import parse_length, send
+from core.runs.notes import add_note
 from core.runs.state import RunState, status
 from core.text import safe
 from tui_app import messages
 from tui_app.background import in_thread
+from tui_app.dialogs.ask_text import AskText
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.follow import RunFollower
 from tui_app.notes import LEAVE_QUEUE, Sent
@@ -23,6 +25,7 @@ from tui_app.starting import resume
 if TYPE_CHECKING:
     from core.runs.events import Command
     from core.runs.folder import RunFolder
+    from core.runs.notes import Note
 
 
 class RunKeys(Screen[None]):
@@ -35,6 +38,8 @@ class RunKeys(Screen[None]):
         Binding("p", "go_on", "Go on", tooltip="Go on from here"),
         Binding("p", "push_in", "Start now", tooltip="Wait no longer: start beside whatever runs there"),
         Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
+        Binding("n", "note", "Note", tooltip="Write a note to this run"),
+        Binding("m", "length", "Length", show=False, tooltip="Train longer or shorter than was planned"),
         Binding("s", "stop", "Stop and save", tooltip="Stop after this step and save; twice: stop at once"),
     ]
 
@@ -43,6 +48,7 @@ class RunKeys(Screen[None]):
         self.folder = folder
         self.state = RunState()
         self.alive = False
+        self.notes: tuple[Note, ...] = ()
         self._sent: Sent | None = None
         self._follower = RunFollower(self, folder)
 
@@ -55,7 +61,7 @@ class RunKeys(Screen[None]):
         current = status(self.state, alive=self.alive)
         if action == "stop":
             return live
-        if action in ("checkpoint", "release"):
+        if action in ("checkpoint", "release", "length"):
             return live and current != "queued"
         if action == "pause":
             return live and current not in ("paused", "queued")
@@ -70,6 +76,44 @@ class RunKeys(Screen[None]):
     def action_checkpoint(self) -> None:
         """Ask for a checkpoint now."""
         self._send("checkpoint")
+
+    def action_note(self) -> None:
+        """Ask for a note."""
+
+        def written(text: str | None) -> None:
+            if text is not None:
+                self._note(text)
+
+        explanation = "It is kept with the run, and shown beside its choices."
+        self.app.push_screen(
+            AskText("Note", explanation, "", lambda text: "" if text.strip() else "Write something."), written
+        )
+
+    @work(group="notes")
+    async def _note(self, text: str) -> None:
+        try:
+            await in_thread(lambda: add_note(self.folder, text))
+        except (SftuiError, OSError) as error:
+            self.post_message(messages.ErrorRaised(error))
+        self._tick()
+
+    def action_length(self) -> None:
+        """Ask how long the run is to be."""
+        steps = self.state.max_steps
+
+        def answered(text: str | None) -> None:
+            length = parse_length(text) if text is not None else None
+            if length is not None:
+                self._send(*length)
+
+        explanation = "It saves a checkpoint, and goes on from there with the schedule of the new length."
+        dialog = AskText(
+            "How long is it to train?",
+            explanation,
+            f"{steps or ''} steps",
+            lambda text: "" if parse_length(text) else "Write “600 steps” or “2 epochs”.",
+        )
+        self.app.push_screen(dialog, answered)
 
     def action_pause(self) -> None:
         """Ask for a rest after this step."""
@@ -157,15 +201,15 @@ class RunKeys(Screen[None]):
 
         self.app.push_screen(dialog, answered)
 
-    def _send(self, command: Command) -> None:
+    def _send(self, command: Command, value: float | None = None) -> None:
         self._sent = Sent(command, len(self.state.checkpoints))
         self._tick()
-        self._deliver(self._sent)
+        self._deliver(self._sent, value)
 
     @work(group="commands")
-    async def _deliver(self, sent: Sent) -> None:
+    async def _deliver(self, sent: Sent, value: float | None) -> None:
         try:
-            sent.id = await in_thread(lambda: send(self.folder, sent.command))
+            sent.id = await in_thread(lambda: send(self.folder, sent.command, value))
         except (SftuiError, OSError) as error:
             self._sent = None
             self.post_message(messages.ErrorRaised(error))

@@ -11,6 +11,10 @@ from core.errors import SftuiError
 from core.runs.events import Command
 from core.runs.folder import RunFolder
 
+_LENGTHS: dict[str, Command] = {
+    **dict.fromkeys(("step", "steps", "max_steps"), "set_max_steps"),
+    **dict.fromkeys(("epoch", "epochs", "num_train_epochs"), "set_num_train_epochs"),
+}
 COMMANDS: tuple[Command, ...] = typing.get_args(Command)
 
 
@@ -21,6 +25,22 @@ class Request:
     id: str
     command: Command
     value: float | None = None
+
+
+def parse_length(text: str) -> tuple[Command, float] | None:
+    """The command for a length as people write it: "600 steps", "max_steps=600", "2 epochs"; None for no length."""
+    words = text.replace("=", " ").lower().split()
+    if len(words) != 2:
+        return None
+    name, number = words if not words[0][0].isdigit() else reversed(words)
+    command = _LENGTHS.get(name)
+    try:
+        value = (
+            float(number.replace(",", "")) if command == "set_num_train_epochs" else float(int(number.replace(",", "")))
+        )
+    except ValueError:
+        return None
+    return (command, value) if command is not None and 0 < value < float("inf") else None
 
 
 def send(folder: RunFolder, command: Command, value: float | None = None) -> str:

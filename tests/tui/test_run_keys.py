@@ -10,6 +10,7 @@ import pytest
 from core.runs import events
 from core.runs.checkpoints import DamagedCheckpointError
 from core.runs.folder import RunFolder
+from core.runs.notes import add_note, read_notes
 from tests.tui.helpers import add, alive, begin, home_in, shown, steps, until, until_shown, write_run
 from tui_app import run_keys
 from tui_app.app import SftuiApp
@@ -116,3 +117,36 @@ async def test_in_place_of_a_damaged_checkpoint_an_older_one_is_offered(monkeypa
         await until_shown(pilot, "go on from step 6?", "optimizer.pt is missing.")
         await pilot.press("y")
         await until(pilot, lambda: tried == [None, 6])
+
+
+async def test_a_note_is_written_kept_and_shown_also_by_another_viewer() -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9), events.RunFinished(9, "adapter", 5.0)])
+    async with watching(folder).run_test(size=SIZE) as pilot:
+        await until_shown(pilot, "n Note")
+        await pilot.press("n")
+        await until_shown(pilot, "It is kept with the run")
+        await pilot.press("enter")
+        await until_shown(pilot, "Write something.")
+        await pilot.press(*"good", "enter")
+        await until_shown(pilot, "✎ ", "good")
+        assert [note.text for note in read_notes(folder)] == ["good"]
+        add_note(folder, "from elsewhere")
+        await until_shown(pilot, "from elsewhere")
+        await pilot.press("n", *"not this", "escape")
+        await pilot.pause()
+    assert len(read_notes(folder)) == 2
+
+
+async def test_m_asks_how_long_it_is_to_train() -> None:
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9)])
+    with alive(folder):
+        async with watching(folder).run_test(size=SIZE) as pilot:
+            await until_shown(pilot, "step 9 of 100")
+            await pilot.press("m")
+            await until_shown(pilot, "How long is it to train?", "100 steps")
+            await pilot.press("ctrl+u", *"soon", "enter")
+            await until_shown(pilot, "Write “600 steps” or “2 epochs”.")
+            await pilot.press("ctrl+u", *"250 steps", "enter")
+            await until(pilot, lambda: asked(folder) == ["set_max_steps"])
+            assert json.loads(folder.commands_file.read_text())["value"] == 250
+            await until_shown(pilot, "Asked the runner: train to another step")

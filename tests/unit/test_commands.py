@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import SftuiError
-from core.runs.commands import COMMANDS, CommandReader, Request, send
+from core.runs.commands import COMMANDS, CommandReader, Request, parse_length, send
 from core.runs.folder import RunFolder
 from core.training.control import RunControl, StopRequestedError
 
@@ -116,3 +116,23 @@ def test_a_checkpoint_is_made_once_for_each_time_it_was_asked_for() -> None:
     control.request_checkpoint()
     assert control.take_checkpoint_request()
     assert not control.take_checkpoint_request()
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("600 steps", ("set_max_steps", 600)),
+        ("max_steps=1,200", ("set_max_steps", 1200)),
+        ("1 step", ("set_max_steps", 1)),
+        ("Epochs 2", ("set_num_train_epochs", 2)),
+        ("0.5 epochs", ("set_num_train_epochs", 0.5)),
+        ("num_train_epochs=3", ("set_num_train_epochs", 3)),
+        *(
+            (text, None)
+            for text in ("", "600", "steps", "1.5 steps", "0 steps", "-2 epochs", "inf epochs", "two steps")
+        ),
+        *((text, None) for text in ("600 miles", "600 steps please", "nan epochs")),
+    ],
+)
+def test_a_length_is_read_as_people_write_it(text: str, length: tuple[str, float] | None) -> None:
+    assert parse_length(text) == length

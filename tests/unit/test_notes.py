@@ -43,7 +43,7 @@ def test_notes_are_written_and_read_on_the_command_line(folder: RunFolder, capsy
     assert [note["text"] for note in json.loads(capsys.readouterr().out)] == ["a \x1b[31mred one"]
 
 
-@pytest.mark.parametrize("length", ["max_steps", "max_steps=0", "max_steps=1.5", "epochs=2", "num_train_epochs=nan"])
+@pytest.mark.parametrize("length", ["max_steps", "max_steps=0", "max_steps=1.5", "miles=2", "num_train_epochs=nan"])
 def test_a_length_that_is_none_is_refused(folder: RunFolder, length: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["set", str(folder.path), length]) == 2
     assert "is no length of a run" in capsys.readouterr().err

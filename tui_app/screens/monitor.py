@@ -48,7 +48,7 @@ class MonitorScreen(RunKeys):
         Binding("v", "view(1)", "Next view", tooltip="Show the next view (small terminals)"),
         Binding("right", "view(1)", "Next view", show=False),
         Binding("left", "view(-1)", "Previous view", show=False),
-        Binding("n", "new", "New run", show=False, tooltip="Set up another run"),
+        Binding("N", "new", "New run", show=False, tooltip="Set up another run"),
         Binding("d", "detach", "Detach", tooltip="Go home; the run goes on"),
     ]
 
@@ -109,7 +109,7 @@ class MonitorScreen(RunKeys):
         """Keep the state; it is drawn at the next second, the first one and the end at once."""
         first = self.state.last_seq == 0
         before = status(self.state, alive=self.alive)
-        self.state, self.alive = message.state, message.alive
+        self.state, self.alive, self.notes = message.state, message.alive, message.notes
         self._dirty = True
         now = status(self.state, alive=self.alive)
         if first or before != now:
@@ -152,7 +152,7 @@ class MonitorScreen(RunKeys):
         self._show_notes(state)
 
     def _show_notes(self, state: RunState) -> None:
-        lines = note_lines(state)
+        lines = note_lines(state, self.notes)
         if lines == self._notes:
             return
         self._notes = lines

@@ -84,7 +84,7 @@ def _finished(folder: RunFolder, state: RunState, outcome: events.RunFinished) -
         *_left_out(state),
         _pair("the model" if full else "the adapter", result),
         _pair("load it with", f"{loader}.from_pretrained(that folder)"),
-        _pair("next", "h all runs, n set up another run"),
+        _pair("next", "h all runs, N set up another run"),
     ]
 
 
