@@ -132,6 +132,21 @@ async def test_somebody_is_called_when_the_run_rests_for_trouble_and_when_it_end
     assert "by request" not in " ".join(called)
 
 
+async def test_the_list_of_runs_calls_somebody_too_and_not_for_what_ended_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr("tui_app.alerts.ring", lambda app, words: called.append(words))
+    write_run("run-aaaa", [*begin("run-aaaa"), events.RunFinished(9, "adapter", 9.0)])
+    folder = write_run("run-bbbb", [*begin("run-bbbb"), *steps(1, 5)])
+    with alive(folder):
+        async with SftuiApp(warm=False).run_test(size=WIDE) as pilot:
+            await until_shown(pilot, "run-aaaa", "run-bbbb", "training")
+            add(folder, [events.RunFailed("E", "Out of memory", "", "", None, 5, 9.0)])
+            await until(pilot, lambda: bool(called))
+    assert called == ["run-bbbb failed: Out of memory"]
+
+
 async def test_answers_stand_side_by_side_and_are_marked_in_words() -> None:
     asked, wanted = "My parcel is [bold]late", "Ticket: DELIVERY."
     base = events.SamplesAnswered("base", 0, (events.Answer(asked, "I am sorry.\x1b[31m", wanted),))
