@@ -42,7 +42,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
     """The runs that would have been started; each gets a journal that says it has finished."""
     runs: list[RunFolder] = []
 
-    def start(folder: RunFolder, resume_step: int | None = None) -> None:
+    def start(folder: RunFolder, resume_step: int | None = None, *, queue: bool) -> None:
         runs.append(folder)
         write(folder, events.RunStarted(folder.id, "m", "lora", 1, "1", False), events.RunFinished(3, "adapter", 1.0))
 
@@ -206,7 +206,7 @@ def test_a_run_in_json_is_its_journal(spec: Path, started: list[RunFolder], caps
 def test_how_a_run_ended_is_the_exit_status(
     outcome: events.Event, status: int, spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    monkeypatch.setattr(launch, "start_run", lambda folder, _step: write(folder, outcome))
+    monkeypatch.setattr(launch, "start_run", lambda folder, _step, queue: write(folder, outcome))
     assert cli.main(["run", str(spec)]) == status
     assert "run: " in capsys.readouterr().out
 
@@ -215,7 +215,7 @@ def test_a_runner_that_never_starts_is_a_failure(spec: Path, monkeypatch: pytest
     def never(*_: Any, **__: Any) -> None:
         raise SftuiError("The runner did not start", "Nothing was written.")
 
-    monkeypatch.setattr(launch, "start_run", lambda folder, _step: None)
+    monkeypatch.setattr(launch, "start_run", lambda folder, _step, queue: None)
     monkeypatch.setattr(follow, "follow", never)
     assert cli.main(["run", str(spec)]) == FAILED
     assert "The runner did not start" in capsys.readouterr().err

@@ -45,6 +45,7 @@ def test_an_event_is_told_in_words_or_left_out(event: Event) -> None:
     ("event", "words"),
     [
         (events.RunStarted("run-1", "m", "qlora", 1, "1", True), "run run-1: qlora of m"),
+        (events.RunQueued("run-1", "m", "lora", 1, 2, "GPU 0"), "place 2 in the queue: waits for GPU 0"),
         (events.PhaseStarted("training"), "training"),
         (events.PhaseStarted("loading", "Llama"), "loading: Llama"),
         (events.DataPrepared("text", 1200, 3), "  1,200 rows to train on, 3 held out (text)"),
@@ -90,6 +91,7 @@ HOSTILE = "\x1b]0;x\x07\u202e"
     "event",
     [
         events.RunStarted(HOSTILE, HOSTILE, "full", 1, "1", False),
+        events.RunQueued(HOSTILE, HOSTILE, "full", 1, 1, HOSTILE),
         events.PhaseStarted("loading", HOSTILE),
         events.ChoiceMade("dtype", HOSTILE, HOSTILE),
         events.CheckpointCommitted(1, HOSTILE, 1, 1.0),

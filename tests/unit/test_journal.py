@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 GPU = events.GpuUse(0, "NVIDIA L4", 24_000, 12_000, None, 97, 61, 71.5)
 ANSWERS = (events.Answer("Wer?", "Ich \u202e ☃ \ud83d", None), events.Answer("a", "b", "c"))
 EVERY_EVENT: tuple[events.Event, ...] = (
+    events.RunQueued("run", "model", "qlora", 42, 2, "GPU 0, behind another"),
     events.RunStarted("run", "model", "qlora", 42, "0.1.0", warm=True),
     events.PhaseStarted("loading", "LlamaForCausalLM"),
     events.ChoiceMade("dtype", "bfloat16", "compute capability 9.0"),

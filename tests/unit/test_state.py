@@ -170,8 +170,27 @@ def test_the_end_comes_from_the_last_event_whoever_lives(outcome: Event, word: S
 
 
 def test_every_status_can_be_reached() -> None:
-    reached = {"starting", "paused", "released", "finished", "stopped", "failed", "interrupted", *get_args(Phase)}
-    assert reached == set(get_args(Status))
+    ends = {"released", "finished", "stopped", "failed", "interrupted"}
+    assert {"queued", "starting", "paused", *ends, *get_args(Phase)} == set(get_args(Status))
+
+
+def test_a_run_waits_for_its_turn() -> None:
+    def place(number: int) -> Event:
+        return events.RunQueued("run", "model", "lora", 42, number, "the CPU")
+
+    ended = after(STARTED, step(7), events.CommandAccepted("1", "stop"), events.RunStopped(7, None, "asked", 1.0))
+    waiting = after(place(2), state=ended)
+    assert status(waiting, alive=True) == "queued"
+    assert status(waiting, alive=False) == "interrupted"
+    assert status(after(place(1)), alive=False) == "interrupted", "it has never begun"
+    assert not waiting.stop_requested, "that was another runner"
+    asked = after(events.CommandAccepted("2", "stop"), place(1), state=waiting)
+    assert asked.stop_requested
+    assert asked.queued == place(1)
+    left = after(events.RunStopped(7, None, "asked", 0.0), state=asked)
+    assert (status(left, alive=False), left.queued) == ("stopped", None)
+    begun = after(STARTED, state=waiting)
+    assert (status(begun, alive=True), begun.queued) == ("starting", None)
 
 
 def test_a_run_rests_and_goes_on() -> None:
