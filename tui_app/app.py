@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from textual.binding import Binding
 from textual.reactive import var
 
 from core.errors import SftuiError
+from core.text import safe
 from tui_app import alerts, downloads, messages, starting
 from tui_app.background import in_thread
 from tui_app.drafting import DraftingApp
@@ -22,6 +24,7 @@ from tui_app.terminal import leave_for_certain, terminal_is_gone
 from tui_app.theme import SFTUI_DARK
 
 if TYPE_CHECKING:
+    from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
     from core.memory.plan import Plan
@@ -238,6 +241,28 @@ class SftuiApp(DraftingApp):
     def on_error_raised(self, message: messages.ErrorRaised) -> None:
         """Show an error to read."""
         self.show_error(message.error)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Show a message for a while; all of them may hold foreign words, which are made safe and are never markup."""
+        message, title = safe(message, keep_newlines=True), safe(title)
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
+
+    def _fatal_error(self) -> None:
+        # Textual would print all local variables: foreign texts as they are, and what must be written nowhere.
+        from rich.text import Text
+
+        from tui_app.dialogs.error import defect
+
+        error = sys.exc_info()[1]
+        self.panic(Text("\n".join(defect(error)) if error else "sftui ended without a reason."))
 
     def show_error(self, error: BaseException) -> None:
         """Show an error in words, over the screen it happened on."""

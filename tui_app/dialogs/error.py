@@ -46,7 +46,7 @@ class ErrorDialog(ModalScreen[None]):
             return cls(error.title, error.message, error.hint)
         if isinstance(error, OSError):
             return cls("The system refused", str(error))
-        return cls("A defect in sftui", f"{type(error).__name__}: {error}", _kept(error))
+        return cls(*defect(error))
 
     def compose(self) -> ComposeResult:
         """Lay out the words."""
@@ -66,6 +66,11 @@ class ErrorDialog(ModalScreen[None]):
     def on_button_pressed(self) -> None:
         """Close."""
         self.dismiss(None)
+
+
+def defect(error: BaseException) -> tuple[str, str, str]:
+    """A title, what happened and where the traceback is kept, all of it safe to show."""
+    return "A defect in sftui", safe(f"{type(error).__name__}: {error}", keep_newlines=True), safe(_kept(error))
 
 
 def _kept(error: BaseException) -> str:
