@@ -133,6 +133,6 @@ def test_a_template_gets_nothing_but_the_conversation(
     template.write_text(escaping_templates(canary)[what] + "{% for m in messages %}{{ m.content }}{% endfor %}")
     row = json.loads(json.dumps(ROW))
     tokenizer = load_tokenizer(tiny_model, lambda *_: None, chat_template_path=str(template))
-    with pytest.raises(RowError, match="The chat template (refuses|fails on) this row"):
+    with pytest.raises(RowError, match=r"The chat template (refuses|fails on) this row"):
         RowTokenizer(tokenizer, "all").tokenize(row)
     assert row == ROW

@@ -1,5 +1,6 @@
 """A real pseudo-terminal around a program: what it writes is read, what is typed reaches it."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -18,15 +19,16 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\
 
 
 class Terminal:
-    """Runs `python -m MODULE ARGUMENTS…` on a terminal of its own, of 120 × 40 cells."""
+    """Runs `python -m MODULE ARGUMENTS…` on a terminal of its own, of 120 × 40 cells unless told otherwise."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, columns: int = 120, lines: int = 40) -> None:
         self.output = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.pid, self._master = pty.fork()
         if self.pid == 0:
-            os.environ |= {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+            os.environ |= {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(lines)}
             os.execv(sys.executable, [sys.executable, "-m", *command])
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self._open = True
 
     def __enter__(self) -> Self:
@@ -69,7 +71,7 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:
             data = b""
-        self.output += data.decode(errors="replace")
+        self.output += self._decoder.decode(data)
         self._open = bool(data)
         return self._open
 
