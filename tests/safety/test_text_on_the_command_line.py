@@ -85,9 +85,10 @@ def test_runs_and_their_journals_are_listed_and_shown_unharmed(tmp_path: Path) -
 def test_a_journal_of_wrong_types_spoils_no_list(tmp_path: Path) -> None:
     began = events.RunStarted("run", "model", "lora", 1, "1", warm=False)
     folder = write_run("run-aaaa", [began])
+    odd: tuple[Any, ...] = ("\x1b[2J", [[]], {"a": 1}, 1, None, True)
     with folder.journal_file.open("a") as file:
         for kind in EVENT_TYPES.values():
-            for wrong in ("\x1b[2J", [[]], {"a": 1}, 1, None, True):
+            for wrong in odd:
                 fields = dict.fromkeys(typing.get_type_hints(kind), wrong)
                 file.write(json.dumps({**fields, "seq": 2, "time": 1.0, "type": kind.__name__}) + "\n")
     assert_harmless(printed("runs"))
@@ -108,7 +109,7 @@ def test_a_model_of_hostile_words_is_described_unharmed(tmp_path: Path) -> None:
             {"quantization_config": None, "dtype": "bfloat16"},
         )
         write_model(folder, **(config | odd[number % 4]))
-        write_safetensors(folder / "model.safetensors", {**LLAMA, text or "t": [1]})
+        write_safetensors(folder / "model.safetensors", {**LLAMA, text or "t": (1,)})
         (folder / "README.md").write_text(f"---\nlicense: other\nlicense_name: {json.dumps(text)}\n---\n{text}")
         assert_harmless(printed("model", str(folder)))
         assert_harmless(printed("model", text))
@@ -118,7 +119,9 @@ def test_rows_of_hostile_words_are_counted_and_named_unharmed(tmp_path: Path) ->
     texts = iter(plain_texts(3000))
     for number in range(30):
         file = tmp_path / f"{number}{next(texts).replace('/', '')[:40]}.jsonl"
-        rows = [{next(texts): next(texts), "messages": [{"role": next(texts), "content": 3}]} for _ in range(8)]
+        rows: list[Any] = [
+            {next(texts): next(texts), "messages": [{"role": next(texts), "content": 3}]} for _ in range(8)
+        ]
         rows += [{"prompt": [next(texts)], "completion": next(texts)}, {next(texts): {next(texts): None}}]
         file.write_text("\n".join([*map(json.dumps, rows), next(texts), '{"a": ' + next(texts)]))
         assert_harmless(printed("data", str(file)))
