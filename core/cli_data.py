@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.data.check import check
+from core.data.check_process import check_apart
 from core.data.facts import DataFacts, Progress
 from core.data.request import CheckRequest, Source, held_out_request, training_request
 from core.data.rows import KIND_TITLES, DataProblem
@@ -37,8 +37,8 @@ def show_data(options: argparse.Namespace) -> bool:
     wanted = _wanted(options)
     meter = _Meter()
     try:
-        facts = check(wanted.request, meter.progress)
-        held_out = check(wanted.held_out, meter.progress) if wanted.held_out else None
+        facts = check_apart(wanted.request, meter.progress)
+        held_out = check_apart(wanted.held_out, meter.progress) if wanted.held_out else None
         counted = _count_tokens(facts, wanted.spec, options.model, meter) if options.model else None
     finally:
         meter.clear()
@@ -46,7 +46,8 @@ def show_data(options: argparse.Namespace) -> bool:
         print(json.dumps(_as_json(facts, held_out, counted), indent=2))
     else:
         print("\n".join(map(safe, _as_lines(facts, held_out, counted))))
-    return all(one.rows > 0 and one.bad_rows == 0 for one in (facts, held_out) if one is not None)
+    read = [one for one in (facts, held_out) if one is not None]
+    return all(one.rows > 0 and one.bad_rows == 0 for one in read) and not (counted and counted.refused_rows)
 
 
 def _wanted(options: argparse.Namespace) -> _Wanted:
@@ -74,7 +75,6 @@ def _count_tokens(facts: DataFacts, spec: RunSpec, model: str, meter: "_Meter") 
         return None
     folder = resolve_model_folder(model, spec.model_revision)
     options = tokenizing_options(spec, facts.form)
-    batching = Batching(spec.max_length, spec.per_device_train_batch_size, spec.gradient_accumulation_steps)
     try:
         kept = counts_file(facts, folder, options)
         counts = TokenCounts.read(kept, facts.rows)
@@ -84,7 +84,7 @@ def _count_tokens(facts: DataFacts, spec: RunSpec, model: str, meter: "_Meter") 
             counts.write(kept)
     except OSError as error:
         raise SftuiError("The tokens cannot be counted", f"{error.filename}: {error.strerror}.") from error
-    return statistics(counts, batching)
+    return statistics(counts, Batching.of(spec))
 
 
 def _ask(store: Path, rows: int, question: dict[str, Any], meter: "_Meter") -> TokenCounts:
@@ -111,7 +111,7 @@ def _as_json(facts: DataFacts, held_out: DataFacts | None, counted: TokenStatist
         "bad_rows": facts.bad_rows,
         "duplicates": facts.duplicates,
         "counts": dict(facts.counts_by_kind),
-        "problems": [_told(problem) for problem in facts.problems],
+        "problems": [_told(problem) for problem in (*facts.problems, *_refused(counted))],
         "report": str(facts.report) if facts.report else None,
         "sources": [
             {"label": source.label, "files": list(map(str, source.files)), "rows": source.rows, "used": source.used}
@@ -121,6 +121,11 @@ def _as_json(facts: DataFacts, held_out: DataFacts | None, counted: TokenStatist
         "held_out": _held_out(held_out) if held_out else None,
         "tokens": _tokens(counted) if counted else None,
     }
+
+
+def _refused(counted: TokenStatistics | None) -> list[DataProblem]:
+    """The first rows that cannot be tokenized, as problems of their lines."""
+    return [row.problem for row in counted.refused] if counted else []
 
 
 def _told(problem: DataProblem) -> dict[str, Any]:
@@ -148,7 +153,12 @@ def _tokens(counted: TokenStatistics) -> dict[str, Any]:
         "trained": counted.trained,
         "truncated_share": counted.truncated_share,
         "dropped_share": counted.dropped_share,
-        "refused": len(counted.refused),
+        "refused": counted.refused_rows,
+        "dropped": counted.dropped,
+        "steps_per_epoch": counted.steps_per_epoch,
+        "tokens_per_epoch": counted.tokens_per_epoch,
+        "padded_efficiency": counted.padded_efficiency,
+        "packed_efficiency": counted.packed_efficiency,
     }
 
 
@@ -167,12 +177,16 @@ def _as_lines(facts: DataFacts, held_out: DataFacts | None, counted: TokenStatis
         )
         share = f"{counted.truncated_share:.1%}"
         lines.append(f"cut      {counted.truncated:,} rows ({share}); {counted.dropped:,} have nothing to learn from")
-        lines += [f"refused  row {row.index + 1:,}: {row.message}" for row in counted.refused[:1]]
+        packed = "" if counted.packed_efficiency is None else f", packed {counted.packed_efficiency:.0%}"
+        lines.append(f"filled   padded {counted.padded_efficiency:.0%}{packed}")
+        lines.append(f"an epoch {counted.steps_per_epoch:,} steps, {counted.tokens_per_epoch:,} tokens")
+        if counted.refused_rows:
+            lines.append(f"refused  {counted.refused_rows:,} rows cannot be tokenized")
     if held_out is not None:
         lines.append(f"held out {held_out.rows:,} good, {held_out.bad_rows:,} bad, {held_out.form}")
     counts = sorted(facts.counts_by_kind.items(), key=lambda item: -item[1])
     lines += [f"{count:>8,} {KIND_TITLES[kind]}" for kind, count in counts]
-    shown = [*facts.problems[:_SHOWN], *(held_out.problems[:_SHOWN] if held_out else ())]
+    shown = [*facts.problems[:_SHOWN], *_refused(counted)[:_SHOWN], *(held_out.problems[:_SHOWN] if held_out else ())]
     lines += [f"{'' if one.level == 'error' else 'warning  '}{one}" for one in shown]
     if sum(facts.counts_by_kind.values()) > _SHOWN:
         lines.append(f"all of them: {facts.report}")

@@ -106,6 +106,7 @@ def without_last_bytes(content: bytes, count: int = 12) -> bytes:
 
 
 OPENAI, PLAIN, UNKNOWN = "OpenAI messages", "plain text", "unknown"
+MARKED = "answers marked as good or bad"
 PREFERRED = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
 
 GOOD = (
@@ -195,6 +196,10 @@ GOOD = (
     Specimen("picture_in_part.jsonl", jsonl(talk(
         {**USER, "content": [{"type": "image_url", "image_url": {"url": "https://a.org/b.png"}}]}, SAYS)),
              "messages", OPENAI, 1),
+    Specimen("good_answers.csv", table([{**PAIR, "label": "True"}]), "prompt-completion", MARKED, 1,
+             mapping={"prompt": "prompt", "completion": "completion", "label": "label"}),
+    Specimen("labels_of_another_kind.jsonl", jsonl({**PAIR, "label": "funny"}), "prompt-completion",
+             "prompt and completion", 1),
 )  # fmt: skip
 
 BAD = (
@@ -272,6 +277,9 @@ BAD = (
     Specimen("unknown_roles.jsonl", jsonl(TALK, talk({**USER, "role": "narrator"}, SAYS), talk({"content": "a"}),
                                           talk({**USER, "role": []})), "messages", OPENAI, 1,
              [(2, "unknown_role"), (3, "unknown_role"), (4, "unknown_role")]),
+    Specimen("bad_answers.jsonl", jsonl(
+        {**PAIR, "label": True}, {**PAIR, "label": False}, {**PAIR, "label": None}),
+             "prompt-completion", MARKED, 1, [(2, "bad_answer"), (3, "null_value")]),
     Specimen("no_answer.jsonl", jsonl(TALK, talk(USER)), "messages", OPENAI, 1, [(2, "no_answer")]),
     Specimen("empty_answer.jsonl", jsonl(TALK, talk(USER, {**SAYS, "content": ""})), "messages", OPENAI, 1,
              [(2, "empty_answer")]),

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from core.data.rows import KIND_TITLES
-from core.text import human_bytes, safe
+from core.text import human_bytes, human_duration, safe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from core.data.facts import DataFacts, Progress
+    from core.data.rows import DataProblem
+    from core.data.seen_row import SeenRow
+    from core.data.token_statistics import TokenStatistics
+    from core.spec.run_spec import RunSpec
     from tui_app.draft import Draft
+    from tui_app.measured_rate import MeasuredRate
     from tui_app.token_passes import TokenState
 
 _FORMS: Mapping[str, str] = {
@@ -37,9 +42,18 @@ def headline(draft: Draft, progress: Progress | None) -> Content:
     if draft.data.form == "unknown":
         if draft.data.sample:
             lines.append(Content.assemble(("m", "bold $accent"), " says which column is what."))
-    elif draft.data.bad_rows:
-        lines.append(_bad_rows(draft.data.bad_rows, skips=bad_rows_are_skipped(draft)))
+    elif count := left_out(draft):
+        lines.append(_bad_rows(count, skips=bad_rows_are_skipped(draft)))
     return Content("\n").join(lines)
+
+
+def left_out(draft: Draft) -> int:
+    """Rows that cannot be learnt from, as far as that is known: wrong ones, and those whose tokens are no use."""
+    if draft.data is None:
+        return 0
+    tokens = draft.tokens
+    refused = max(draft.data.with_images, tokens.refused_rows if tokens else 0)
+    return draft.data.bad_rows + refused + (tokens.dropped if tokens else 0)
 
 
 def bad_rows_are_skipped(draft: Draft) -> bool:
@@ -95,8 +109,24 @@ def _bad_rows(count: int, *, skips: bool) -> Content:
     return Content.assemble((words, "bold $error"), ("b", "bold $accent"), " leaves them out")
 
 
-def problem_list(facts: DataFacts) -> Content:
-    """Problems by kind, where the complete report is, and the first ones, each with its place and what mends it."""
+def problem_list(facts: DataFacts, refused: Sequence[DataProblem] = ()) -> Content:
+    """Problems by kind, where the complete report is, and the first ones, each with its place and what mends it.
+
+    `refused` are the first rows that cannot be tokenized.
+    """
+    if not facts.problems and not refused:
+        return Content("No problems.")
+    lines = [*_refused_lines(refused), *([Content("")] if refused and facts.problems else [])]
+    return Content("\n").join([*lines, *(_fact_lines(facts) if facts.problems else [])])
+
+
+def _refused_lines(refused: Sequence[DataProblem]) -> list[Content]:
+    if not refused:
+        return []
+    return [Content.styled("Rows that cannot be tokenized:", "bold"), *map(_problem_line, refused)]
+
+
+def _fact_lines(facts: DataFacts) -> list[Content]:
     counted = sorted(facts.counts_by_kind.items(), key=lambda item: -item[1])
     total = sum(facts.counts_by_kind.values())
     kinds = ", ".join(f"{count:,} × {KIND_TITLES[kind]}" for kind, count in counted)
@@ -104,17 +134,17 @@ def problem_list(facts: DataFacts) -> Content:
     if facts.report is not None:
         shown = "" if total <= len(facts.problems) else f", the first {len(facts.problems):,} below"
         lines.append(Content.styled(safe(f"All of them: {facts.report}{shown}"), "$secondary"))
-    for problem in facts.problems:
-        mark, style = ("✗", "bold $error") if problem.level == "error" else ("!", "bold $warning")
-        place = f"{problem.line}" if problem.column is None else f"{problem.line}:{problem.column}"
-        lines.append(
-            Content.assemble(
-                (f"{mark} {safe(problem.file.name)}:{place} ", style),
-                safe(problem.message),
-                (f" {safe(problem.fix)}", "$secondary"),
-            )
-        )
-    return Content("\n").join(lines)
+    return [*lines, *map(_problem_line, facts.problems)]
+
+
+def _problem_line(problem: DataProblem) -> Content:
+    mark, style = ("✗", "bold $error") if problem.level == "error" else ("!", "bold $warning")
+    place = f"{problem.line}" if problem.column is None else f"{problem.line}:{problem.column}"
+    return Content.assemble(
+        (f"{mark} {safe(problem.file.name)}:{place} ", style),
+        safe(problem.message),
+        (f" {safe(problem.fix)}", "$secondary"),
+    )
 
 
 def no_row(draft: Draft) -> str:
@@ -139,6 +169,23 @@ def waiting_for_tokens(draft: Draft, *, warm: bool) -> str:
     )
 
 
+def decisions(seen: SeenRow) -> str:
+    """What was decided and mended about the chat template and the tokenizer, a line each."""
+    lines = [f"{name} {value}: {reason}." for name, value, reason in seen.choices if name != "loss"]
+    return "\n".join(lines + [f"{title}: {message}" for title, message in seen.notices])
+
+
+def training_time(spec: RunSpec, figures: TokenStatistics, rate: MeasuredRate | None) -> str:
+    """How long the whole training takes, as far as runs before tell."""
+    from tui_app.measured_rate import seconds_of
+
+    if rate is None or not figures.tokens_per_epoch:
+        return "known after the first steps of a run"
+    seconds = seconds_of(spec, figures.tokens_per_epoch, figures.steps_per_epoch, rate)
+    length = f"{spec.max_steps:,} steps" if spec.max_steps > 0 else f"{spec.num_train_epochs:g} epochs"
+    return f"about {human_duration(seconds)} for {length}, at {rate.tokens_per_second:,.0f} tokens/s"
+
+
 def counting(draft: Draft, tokens: TokenState | None, *, warm: bool) -> Content:
     """How far the counting of tokens is, and what holds it up."""
     if draft.data is None or not draft.data.rows:
@@ -161,4 +208,5 @@ def counting(draft: Draft, tokens: TokenState | None, *, warm: bool) -> Content:
         return Content.styled(safe(f"! Paused at {done}: {why}"), "$warning")
     if not tokens.counted:
         return Content.styled("Counting begins when the libraries are loaded …", "$secondary")
-    return Content.styled(f"Counting, {done} …", "bold")
+    left = f", {human_duration(round(tokens.seconds_left))} left" if tokens.seconds_left else ""
+    return Content.styled(f"Counting, {done}{left} …", "bold")

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from core.data.data_problems import token_problems
 from core.data.facts import DataFacts
 from core.data.request import CheckRequest, check_request
+from core.data.token_statistics import TokenStatistics
 from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.errors import SftuiError
@@ -59,6 +61,8 @@ class Draft:
     model_problem: SftuiError | None = None
     data: DataFacts | None = None
     data_problem: SftuiError | None = None
+    tokens: TokenStatistics | None = None
+    """What its rows are in tokens, as far as they are counted."""
     spec: RunSpec | None = None
     """None while a value is missing or wrong."""
     planned: RunSpec | None = None
@@ -95,6 +99,12 @@ class Draft:
     def with_data(self, data: DataFacts | None, problem: SftuiError | None = None) -> "Draft":
         """This draft with what was read of its training files."""
         return replace(self, data=data, data_problem=problem)._rebuilt()
+
+    def with_tokens(self, tokens: TokenStatistics | None) -> "Draft":
+        """This draft with what its rows are in tokens."""
+        draft = replace(self, tokens=tokens)
+        # While rows are counted, figures come every second, and mostly they change nothing else.
+        return draft if draft._token_problems() == self._token_problems() else draft._rebuilt()
 
     def with_devices(self, gpus: GpuReading, host: HostSnapshot) -> "Draft":
         """This draft planned for these devices."""
@@ -160,7 +170,13 @@ class Draft:
         # An empty field is no mistake of the plan's: only what was typed wrongly is worth a word there.
         typed = tuple(name for name in left_out if name not in _PLACEHOLDERS)
         problems = _in_order(
-            (*checked.problems, *others, *self._problems_of_files(), *(plan.problems if plan else refused))
+            (
+                *checked.problems,
+                *others,
+                *self._problems_of_files(),
+                *(plan.problems if plan else refused),
+                *self._token_problems(planned),
+            )
         )
         return replace(self, spec=spec, planned=planned, problems=problems, plan=plan, left_out=typed)
 
@@ -171,6 +187,10 @@ class Draft:
             return make_plan(spec, self.model, self.gpus, self.host, self.data), ()
         except SftuiError as error:
             return None, (Problem("memory", "error", f"{error.title}: {error.message}", error.hint),)
+
+    def _token_problems(self, spec: RunSpec | None = None) -> tuple[Problem, ...]:
+        spec = spec or self.planned
+        return () if spec is None else tuple(token_problems(spec, self.tokens))
 
     def _problems_of_files(self) -> tuple[Problem, ...]:
         pairs = (("model_name_or_path", self.model_problem), ("datasets", self.data_problem))

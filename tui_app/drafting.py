@@ -10,16 +10,19 @@ from textual import work
 from textual.app import App
 from textual.reactive import var
 
+from core.text import safe
 from tui_app import messages, reading
 from tui_app.background import in_thread
 from tui_app.data_passes import READ_DELAY_SECONDS, DataPasses
 from tui_app.machine import machine_line, same_memory
+from tui_app.token_figures import TokenFigures
 from tui_app.token_passes import TokenPasses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from core.data.facts import Progress
+    from core.data.token_statistics import TokenStatistics
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
     from core.memory.plan import ModelFacts
@@ -44,12 +47,16 @@ class DraftingApp(App[int]):
     tokens: var[TokenState | None] = var(None)
     """How many tokens the draft's rows have, as far as they are counted."""
 
+    figures: var[TokenStatistics | None] = var(None)
+    """What the counted tokens say about the draft's run."""
+
     def __init__(self, draft_values: dict[str, Any] | None = None) -> None:
         super().__init__()
         self._draft_values = draft_values or {}
         self._planned_for: tuple[GpuReading, HostSnapshot] | None = None
         self.data_passes = DataPasses(self)
         self.token_passes = TokenPasses(self)
+        self._figures = TokenFigures(self, self._take_figures)
 
     def _ensure_draft(self) -> Draft:
         from tui_app.draft import Draft
@@ -88,6 +95,15 @@ class DraftingApp(App[int]):
         if self.tokens is not None and self.tokens.task != task:
             self.tokens = None
         self.token_passes.follow(task, self.warm)
+        self._work_out_figures()
+
+    def _work_out_figures(self) -> None:
+        self._figures.follow(self.tokens, self.draft.planned if self.draft is not None else None)
+
+    def _take_figures(self) -> None:
+        self.figures = self._figures.found
+        if self.draft is not None:
+            self.draft = self.draft.with_tokens(self.figures)
 
     @work(group="read-model", exclusive=True)
     async def _read_model(self, draft: Draft) -> None:
@@ -136,6 +152,7 @@ class DraftingApp(App[int]):
 
         if self.draft is not None and message.state.task == TokenTask.of(self.draft):
             self.tokens = message.state
+            self._work_out_figures()
 
     def read_data_again(self) -> None:
         """Have the rows read anew."""
@@ -154,6 +171,19 @@ class DraftingApp(App[int]):
         """Take over what was read, unless other files are named by now."""
         if self.draft is not None and message.key == self.draft.data_key:
             self.draft = self.draft.with_data(message.data, message.problem)
+            self._drop_unused_columns()
+
+    def _drop_unused_columns(self) -> None:
+        """Forget which column is what where that was said of other rows, which had other columns."""
+        from core.data.data_problems import columns_are_unused
+
+        assert self.draft is not None
+        columns, facts = dict(self.draft.data_key.columns), self.draft.data
+        if facts is not None and columns_are_unused(columns, facts):
+            # These rows are recognised by themselves already: they need not be read again.
+            self.draft = self.draft.changed({"sftui.columns": messages.REMOVED}).with_data(facts)
+            names = ", ".join(map(safe, columns.values()))
+            self.notify(f"{names}: these rows have no such columns, and are recognised anew.", markup=False)
 
     def on_machine_read(self, message: messages.MachineRead) -> None:
         """Show the devices, and plan for them again when their free memory has moved."""

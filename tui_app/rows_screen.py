@@ -18,7 +18,6 @@ from tui_app.background import in_thread
 from tui_app.row_look import Look
 from tui_app.setup_screen import SetupScreen
 from tui_app.shown_row import turn_pieces
-from tui_app.token_figures import TokenFigures
 from tui_app.token_passes import TokenTask
 from tui_app.widgets.learnt_row import learnt_roles
 from tui_app.widgets.row_view import RowPage, RowView
@@ -28,6 +27,7 @@ from tui_app.widgets.token_view import Piece
 if TYPE_CHECKING:
     from core.data.facts import DataFacts
     from tui_app.drafting import DraftingApp
+    from tui_app.measured_rate import MeasuredRate
 
 _PATIENCE_SECONDS = 0.3
 View = Literal["files", "row", "numbers", "problems"]
@@ -43,7 +43,7 @@ class RowsScreen(SetupScreen):
         Binding("slash", "ask('text')", show=False, tooltip="Go to the next row that holds a text"),
         Binding("l", "listed('longest')", show=False, tooltip="The longest rows, one after the other"),
         Binding("c", "listed('truncated_rows')", show=False, tooltip="Rows that are cut"),
-        Binding("e", "listed('untrained_rows')", show=False, tooltip="Rows of which nothing is learnt"),
+        Binding("e", "listed('unlearnt_rows')", show=False, tooltip="Rows of which nothing is learnt"),
         Binding("t", "borders", show=False, tooltip="Show where tokens end"),
         Binding("v", "turns", show=False, tooltip="Turns instead of tokens"),
     ]
@@ -56,8 +56,8 @@ class RowsScreen(SetupScreen):
         self._borders = self._turns = False
         self._last_longest = -1
         self._has_tokens = False
+        self._rate: MeasuredRate | None = None
         self._searching = threading.Event()
-        self._figures = TokenFigures(self, self._show_numbers)
 
     @property
     def _app(self) -> DraftingApp:
@@ -70,6 +70,7 @@ class RowsScreen(SetupScreen):
     def on_mount(self) -> None:
         """Follow who can tell tokens, and how many they are."""
         self.watch(self.app, "tokens", self._show_tokens, init=False)
+        self.watch(self.app, "figures", self._show_tokens, init=False)
         self.watch(self.app, "warm", self._look_again, init=False)
 
     def on_unmount(self) -> None:
@@ -122,7 +123,7 @@ class RowsScreen(SetupScreen):
 
     def action_listed(self, which: str) -> None:
         """The next of the longest rows, of those that are cut, or of those with nothing learnt."""
-        rows = self._figures.rows(which)
+        rows = getattr(self._app.figures, which) if self._app.figures is not None else ()
         if not rows:
             words = {"longest": "No rows are counted yet.", "truncated_rows": "No row that was counted is cut."}
             self.notify(words.get(which, "Something is learnt of every row that was counted."))
@@ -229,16 +230,17 @@ class RowsScreen(SetupScreen):
 
     def _show_tokens(self) -> None:
         if self.is_current:
-            self._figures.follow(self._app.tokens, self.draft.planned)
             self._show_numbers()
 
     def _show_numbers(self) -> None:
         draft = self.draft
         length = value_of(draft.values, "max_length")
         state = data_words.counting(draft, self._app.tokens, warm=self._app.warm is not None)
+        figures = self._app.figures
         self.query_one(TokenNumbers).show(
             state,
-            self._figures.found,
+            figures,
             length if isinstance(length, int) else None,
             packing=value_of(draft.values, "packing") is True,
+            time=data_words.training_time(draft.planned, figures, self._rate) if figures and draft.planned else "",
         )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from textual.widget import Widget
+from textual.app import App
 
 from tui_app.background import in_thread
 
@@ -23,22 +23,23 @@ _AT_ONCE = 2000
 class TokenFigures:
     """Figures that follow the counting and the options; the last ones stay until there are newer ones."""
 
-    def __init__(self, owner: Widget, tell: Callable[[], None]) -> None:
+    def __init__(self, owner: App[Any], tell: Callable[[], None]) -> None:
         self._owner, self._tell = owner, tell
         self.found: TokenStatistics | None = None
         self._wanted: tuple[TokenState, Batching] | None = None
         self._working = False
 
-    def rows(self, which: str) -> tuple[int, ...]:
-        """The rows of one list of the figures: longest, truncated_rows or untrained_rows."""
-        return getattr(self.found, which) if self.found is not None else ()
-
     def follow(self, state: TokenState | None, spec: RunSpec | None) -> None:
         """Work out what these counts mean for this spec."""
+        from core.data.token_statistics import Batching
+
         if state is None or not state.counted or spec is None:
-            self.found = self._wanted = None
+            self._wanted = None
+            if self.found is not None:
+                self.found = None
+                self._tell()
             return
-        wanted = state, batching_of(spec)
+        wanted = state, Batching.of(spec)
         if wanted == self._wanted:
             return
         if self._wanted is not None and self._wanted[0].task != state.task:
@@ -46,6 +47,7 @@ class TokenFigures:
         self._wanted = wanted
         if len(state.counts) <= _AT_ONCE:
             self._work_out(*wanted)
+            self._tell()
         elif not self._working:
             self._working = True
             self._owner.run_worker(self._keep_up(), group="figures")
@@ -67,17 +69,3 @@ class TokenFigures:
                 await asyncio.sleep(time.monotonic() - began)
         finally:
             self._working = False
-
-
-def batching_of(spec: RunSpec) -> Batching:
-    """How a spec makes steps of rows."""
-    from core.data.token_statistics import Batching
-
-    return Batching(
-        max_length=spec.max_length,
-        batch_size=spec.per_device_train_batch_size,
-        accumulation=spec.gradient_accumulation_steps,
-        packing=spec.packing_strategy if spec.packing else None,
-        held_out_share=spec.test_split_size or 0.0,
-        keep_end=spec.extra_arguments.get("truncation_mode") == "keep_end",
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ class TokenState:
     counts: TokenCounts
     counted: int = 0
     """Rows; the counts themselves go on growing."""
+    seconds_left: float | None = None
+    """Until all are counted, at the rate until now; None before there is one."""
     paused: str = ""
     """Why nobody counts now."""
     problem: SftuiError | None = None
@@ -123,6 +126,7 @@ class _Pass(threading.Thread):
         self._target = target
         self.task = task
         self._warm = warm
+        self._began, self._known = time.monotonic(), 0
         self.counts = counts
         self.stopped = threading.Event()
         self.ended = False
@@ -136,6 +140,7 @@ class _Pass(threading.Thread):
 
         task = self.task
         counts = self.counts or TokenCounts(task.facts.rows)
+        self._began, self._known = time.monotonic(), counts.counted
         try:
             if not counts.counted:
                 counts = TokenCounts.read(counts_file(task.facts, task.folder, task.options), len(counts)) or counts
@@ -179,7 +184,12 @@ class _Pass(threading.Thread):
 
     def _tell(self, counts: TokenCounts, *, paused: str = "", problem: SftuiError | None = None) -> None:
         if not self.stopped.is_set():
-            self._post(TokensCounted(TokenState(self.task, counts, counts.counted, paused, problem)))
+            left = self._seconds_left(counts)
+            self._post(TokensCounted(TokenState(self.task, counts, counts.counted, left, paused, problem)))
+
+    def _seconds_left(self, counts: TokenCounts) -> float | None:
+        fresh = counts.counted - self._known
+        return (time.monotonic() - self._began) / fresh * (len(counts) - counts.counted) if fresh > 0 else None
 
     def _post(self, message: TokensCounted | ErrorRaised) -> None:
         # The loop is closed when the app has ended in the meantime.

@@ -25,7 +25,7 @@ from core.models.blobs import DownloadCancelledError
 from core.paths import cache_home
 
 # Of what is kept, beside the version of sftui: raise it when reading, mapping or the store change what is in it.
-_FORMAT = 1
+_FORMAT = 2
 _FACTS_NAME = "facts.json"
 _LOCK_NAME = "pass.lock"
 _REPORT_SECONDS = 0.1

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from core import paths
 from core.data.check import StoppedError
@@ -18,6 +19,20 @@ _ENVIRONMENT = {
     # The folder that the user happens to be in may hold a json.py.
     "PYTHONSAFEPATH": "1",
 }
+
+
+def check_apart(request: CheckRequest, progress: Callable[[Progress], None] = lambda _: None) -> DataFacts:
+    """What `check` finds, by a process of its own: a library that dies of a damaged file does not take ours along.
+
+    Raises SftuiError for sources that cannot be read.
+    """
+    process = CheckProcess(request)
+    try:
+        for at in process:
+            progress(at)
+        return process.facts()
+    finally:
+        process.cancel()
 
 
 class CheckProcess:
@@ -74,13 +89,23 @@ class CheckProcess:
             raise StoppedError
         if self._error is not None:
             raise self._error
-        message = f"The process that reads it ended with status {self._process.returncode}."
-        raise SftuiError("The data could not be read", message, f"{self._log} says more.")
+        raise SftuiError("The data could not be read", self._last_words(), f"{self._log} says more.")
 
     def cancel(self) -> None:
         """End it; at once, and leaving nothing half done. Does nothing to one that has ended."""
         self._cancelled = True
         self._close_input()
+
+    def _last_words(self) -> str:
+        status = self._process.returncode
+        if status >= 0:
+            return f"The process that reads it ended with status {status}."
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-status).name
+            if -status == signal.SIGKILL:
+                return f"The process that reads it was killed ({name}): by hand, or because memory ran out."
+            return f"The process that reads it died ({name}): a library fails on this file, which may be damaged."
+        return f"The process that reads it died of signal {-status}."
 
     def _close_input(self) -> None:
         assert self._process.stdin is not None

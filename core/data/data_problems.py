@@ -1,9 +1,11 @@
 """What a spec and the rows that it names have against each other."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from core.data.facts import DataFacts
 from core.data.rows import Form
+from core.data.token_statistics import TokenStatistics
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
 
@@ -18,6 +20,8 @@ def data_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
         return []
     found = _row_problems("datasets", data, spec.sftui.bad_rows)
     found += _other_forms(data)
+    found += _unused_columns(spec, data)
+    found += _images(data, spec.sftui.bad_rows)
     if spec.assistant_only_loss and not has_turns(data) and data.form != "unknown":
         message = f"needs `messages`, and the rows are in {data.form} form."
         found.append(Problem("assistant_only_loss", "error", message, "Turn it off."))
@@ -82,6 +86,68 @@ def _row_problems(field: str, data: DataFacts, bad_rows: BadRows) -> list[Proble
     if not data.rows:
         return [Problem(field, "error", "has no rows.", "Name a file with rows.")]
     return []
+
+
+def columns_are_unused(columns: Mapping[str, str], data: DataFacts) -> bool:
+    """Whether columns that were named by hand are those of other rows than these."""
+    return bool(columns and data.columns) and all(source.mapping.to_dict() != columns for source in data.sources)
+
+
+def _unused_columns(spec: RunSpec, data: DataFacts) -> list[Problem]:
+    columns = spec.sftui.columns or {}
+    if not columns_are_unused(columns, data):
+        return []
+    there = ", ".join(f"`{column.name}`" for column in data.columns[:8])
+    message = f"names {', '.join(f'`{name}`' for name in columns.values())}, and the rows have {there}."
+    return [Problem("sftui.columns", "error", message, "Name columns of theirs, or remove it.")]
+
+
+def _images(data: DataFacts, bad_rows: BadRows) -> list[Problem]:
+    if not data.with_images:
+        return []
+    rows = "1 row shows" if data.with_images == 1 else f"{data.with_images:,} rows show"
+    message = f"{rows} images, and sftui trains on text only."
+    if bad_rows == "skip" and data.with_images < data.rows:
+        return [Problem("datasets", "warning", message, "They are left out.")]
+    fix = "Take rows of text, or train on the images with TRL itself."
+    if data.with_images < data.rows:
+        fix += " Or leave these rows out: sftui.bad_rows: skip."
+    return [Problem("datasets", "error", message, fix)]
+
+
+def token_problems(spec: RunSpec, found: TokenStatistics | None) -> list[Problem]:
+    """What the tokens of the training rows, as far as they are counted, have against a run."""
+    if found is None or not found.refused_rows + found.dropped:
+        return []
+    said = []
+    # What shows images is told before anything is counted.
+    refused = [row for row in found.refused if row.kind != "images"]
+    if refused:
+        first = refused[0]
+        words = (
+            "1 row cannot be tokenized"
+            if found.refused_rows == 1
+            else f"{found.refused_rows:,} rows cannot be tokenized"
+        )
+        said.append(f"{words}; the first: {first.file}:{first.line}: {first.message}")
+    if not said and not found.dropped:
+        return []
+    if found.dropped:
+        words = "1 row has" if found.dropped == 1 else f"{found.dropped:,} rows have"
+        within = f" within {spec.max_length:,} tokens" if spec.max_length is not None else ""
+        said.append(f"{words} nothing to learn from{within}.")
+    none_left = found.counted == found.rows == found.refused_rows + found.dropped
+    if spec.sftui.bad_rows == "skip" and not none_left:
+        return [Problem("datasets", "warning", " ".join(said), "They are left out.")]
+    fix = "Mend or remove them" + (", or raise max_length." if found.dropped else ".")
+    return [
+        Problem(
+            "datasets",
+            "error",
+            " ".join(said),
+            fix + ("" if none_left else " Or leave them out: sftui.bad_rows: skip."),
+        )
+    ]
 
 
 def _other_forms(data: DataFacts) -> list[Problem]:

@@ -68,6 +68,8 @@ class DataFacts:
     """Of errors and warnings."""
     duplicates: int = 0
     """Good rows that say the same as an earlier one; they are kept."""
+    with_images: int = 0
+    """Good rows that show images."""
     report: Path | None = None
     """A file with every problem, one JSON object a line; None if there is none."""
     store: Path | None = None

@@ -22,13 +22,16 @@ _EXTRAS: Mapping[str, tuple[str, ...]] = {
     "history": ("history",),
     "tools": ("tools", "functions"),
     "images": ("images", "image"),
+    "label": ("label",),
 }
 _EXTRA_TYPES: Mapping[str, tuple[type, ...]] = {
     "system": (str,),
     "history": (list, str),
     "tools": (list, dict, str),
     "images": (list, dict, str),
+    "label": (bool, str),
 }
+_MARKS = ("true", "false")
 _PLURALS = {str: "texts", dict: "objects", list: "lists", int: "numbers", float: "numbers"}
 
 
@@ -65,7 +68,11 @@ def recognise(rows: Sequence[Mapping[str, Any]]) -> Recognised:
         found = _main_columns(row)
         if found is not None:
             format_name, mapping, reason = found
-            return Recognised(mapping.form, format_name, _with_extras(mapping, rows, names), reason, columns)
+            mapping = _with_extras(mapping, rows, names)
+            if mapping.label is not None:
+                format_name = "answers marked as good or bad"
+                reason += f", and {shown(mapping.label)} says which answers are good"
+            return Recognised(mapping.form, format_name, mapping, reason, columns)
     listed = ", ".join(shown(name) for name in names[:8]) or "none"
     reason = f"the columns are {listed}, and none of them is known" if rows else "there are no rows"
     return Recognised("unknown", "unknown", ColumnMapping(), reason, columns)
@@ -133,6 +140,9 @@ def _with_extras(mapping: ColumnMapping, rows: Sequence[Mapping[str, Any]], name
         for name in names:
             values = [row[name] for row in rows if row.get(name) is not None]
             fits = values and all(isinstance(value, _EXTRA_TYPES[slot]) for value in values)
+            if slot == "label":
+                # Of other labels nobody knows what they say.
+                fits = fits and mapping.form == "prompt-completion" and all(str(v).lower() in _MARKS for v in values)
             if _plain_name(name) in spellings and name not in taken and slot not in extras and fits:
                 extras[slot] = name
     if mapping.user is not None and _plain_name(mapping.user) in ("instruction", "question"):

@@ -12,6 +12,20 @@ from core.data.turns import has_answer, order_fault, parse_turns, turns
 from core.data.values import half_character, in_words, is_whole, shown
 from core.errors import SftuiError
 
+# In the order in which they are looked for: earlier ones win.
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "user": ("user", "assistant"),
+    "prompt": ("prompt", "completion"),
+    "text": ("text",),
+}
+_FORMS: Mapping[str, Form] = {
+    "messages": "messages",
+    "user": "prompt-completion",
+    "prompt": "prompt-completion",
+    "text": "text",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
@@ -39,17 +53,24 @@ class ColumnMapping:
     """Descriptions of the tools that may be called, a list or JSON of one."""
     images: str | None = None
     """One image or a list of them."""
+    label: str | None = None
+    """Whether the answer is a good one; rows whose answer is not are problems."""
 
     @property
     def form(self) -> Form:
         """What the rows become; "unknown" while a slot is missing for each."""
-        if self.messages is not None:
-            return "messages"
-        if (self.prompt is not None and self.completion is not None) or (
-            self.user is not None and self.assistant is not None
-        ):
-            return "prompt-completion"
-        return "unknown" if self.text is None else "text"
+        needed = self._needed_slots
+        return _FORMS[needed[0]] if needed else "unknown"
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that no row can do without."""
+        return tuple(getattr(self, slot) for slot in self._needed_slots)
+
+    @property
+    def _needed_slots(self) -> tuple[str, ...]:
+        filled = [slots for slots in _NEEDED.values() if all(getattr(self, slot) is not None for slot in slots)]
+        return filled[0] if filled else ()
 
     def to_dict(self) -> dict[str, str]:
         """Slot to column, as `sftui.columns` of a spec holds it."""
@@ -70,14 +91,9 @@ class ColumnMapping:
 
 SLOTS = tuple(field.name for field in fields(ColumnMapping))
 
-
-_NEEDED: Mapping[str, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "prompt": ("prompt", "completion"),
-    "user": ("user", "assistant"),
-    "text": ("text",),
-}
 _LOOKS_LIKE_TURNS = re.compile(r"""\s*\[\s*\{\s*["'](?:role|from|content|value)["']""")
+_LABEL = (bool, int, str)
+_LABELS: Mapping[object, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
 _ONE_FORM = "Rows before it have them: all rows must be in one form."
 
 
@@ -90,6 +106,8 @@ def canonical(value: Any, mapping: ColumnMapping) -> dict[str, Any] | Fault:
     if not isinstance(value, dict):
         words = f"The row is {in_words(value)}, not an object."
         return Fault("not_an_object", "", words, 'Write {"messages": […]} or the like.')
+    if mapping.label is not None and (fault := _judged(value, mapping.label)) is not None:
+        return fault
     if mapping.messages is not None:
         return _missing(value, mapping, "messages") or _conversation(value, mapping, mapping.messages)
     if mapping.user is not None and mapping.assistant is not None:
@@ -111,6 +129,17 @@ def doubt(row: dict[str, Any]) -> Fault | None:
             return None
         messages = prompt + completion
     return order_fault(messages)
+
+
+def _judged(value: dict[str, Any], column: str) -> Fault | None:
+    """What keeps a row from being learnt whose answer is marked as good or bad."""
+    told = value.get(column)
+    good = _LABELS.get(told.strip().lower() if isinstance(told, str) else told) if isinstance(told, _LABEL) else None
+    if good is None:
+        kind: ProblemKind = "null_value" if told is None else "wrong_type"
+        return Fault(kind, column, f"{shown(column)} is {in_words(told)}.", "It must be true or false.")
+    words = f"{shown(column)} marks the answer as a bad one."
+    return None if good else Fault("bad_answer", column, words, "Leave it out: only good answers are to be learnt.")
 
 
 def _missing(value: dict[str, Any], mapping: ColumnMapping, kind: str) -> Fault | None:

@@ -16,6 +16,7 @@ from core.data.row_store import RECORD, ROWS_NAME, StoredFile, StoredSource, ind
 from core.data.rows import Fault, Row
 from core.data.seen_hashes import SeenHashes
 from core.data.sources import SourceFiles
+from core.data.splits import first_rows
 
 REPORT_NAME = "problems.jsonl"
 _PREVIEW_ROWS = 50
@@ -40,10 +41,12 @@ class RowPass:
         self._report = ProblemReport(self._closing.enter_context((folder / REPORT_NAME).open("wb", buffering=_BUFFER)))
         self._seen = SeenHashes()
         self._duplicates = 0
+        self._with_images = 0
         self._sources: list[SourceFacts] = []
         self._stored: list[StoredSource] = []
         self._hashes: list[str] = []
         self._fractions: list[float | None] = []
+        self._splits: list[str] = []
         self._columns: tuple[Column, ...] = ()
         self._preview: list[dict[str, Any]] = []
         self._preview_room = _PREVIEW_BYTES
@@ -101,6 +104,7 @@ class RowPass:
         self._columns = self._columns or found.columns
         self._hashes.append(self._hash.hexdigest())
         self._fractions.append(self._source.source.fraction)
+        self._splits.append(self._source.source.split)
         self._stored.append(StoredSource(rows, self._only, found.mapping, self._files))
         self._sources.append(
             SourceFacts(
@@ -119,7 +123,8 @@ class RowPass:
 
     def finish(self) -> DataFacts:
         """Write down what the folder holds, and tell what was found."""
-        used = used_rows([source.rows for source in self._sources], self._fractions)
+        there = [first_rows(split, source.rows) for split, source in zip(self._splits, self._sources, strict=True)]
+        used = used_rows(there, self._fractions)
         sources = [replace(source, used=count) for source, count in zip(self._sources, used, strict=True)]
         self._closing.close()
         for name, empty in ((ROWS_NAME, self._copied == 0), (REPORT_NAME, self._report.count == 0)):
@@ -142,6 +147,7 @@ class RowPass:
             bad_rows=sum(source.bad_rows for source in sources),
             counts_by_kind=dict(self._report.by_kind),
             duplicates=self._duplicates,
+            with_images=self._with_images,
             content_hash=hashlib.sha256(repr([*zip(self._hashes, used, strict=True)]).encode()).hexdigest(),
             bytes=sum(source.bytes for source in sources),
         )
@@ -158,7 +164,8 @@ class RowPass:
 
     def _mapped(self, found: Recognised) -> Recognised:
         told = self._told
-        if not set(told.to_dict().values()) & {column.name for column in found.columns}:
+        # Those of another file, whose columns this one has not, say nothing of it.
+        if not told.needed or not {*told.needed} <= {column.name for column in found.columns}:
             return found
         reason = "its columns are named by hand"
         return replace(found, form=told.form, format_name="columns named by hand", mapping=told, reason=reason)
@@ -173,6 +180,7 @@ class RowPass:
             self._bad += 1
             self._report.add(made.at(row.file, row.line))
             return
+        self._with_images += bool(made.get("images"))
         packed = pack(made)
         self._hash.update(packed + b"\n")
         if self._seen.add(hash(packed)):

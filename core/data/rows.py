@@ -30,6 +30,7 @@ ProblemKind = Literal[
     "unknown_role",
     "no_answer",
     "empty_answer",
+    "bad_answer",
     "bad_tools",
     "bad_images",
     "turn_order",
@@ -40,6 +41,7 @@ ProblemKind = Literal[
     "template_refuses",
     "mask_unproven",
     "nothing_trained",
+    "images",
 ]
 Level = Literal["error", "warning"]
 
@@ -62,6 +64,7 @@ KIND_TITLES: Mapping[ProblemKind, str] = {
     "unknown_role": "unknown role",
     "no_answer": "no assistant turn",
     "empty_answer": "empty answer",
+    "bad_answer": "answer marked as bad",
     "bad_tools": "tools or tool calls",
     "bad_images": "images",
     "turn_order": "order of turns",
@@ -70,6 +73,7 @@ KIND_TITLES: Mapping[ProblemKind, str] = {
     "template_refuses": "refused by the chat template",
     "mask_unproven": "what is learnt cannot be proven",
     "nothing_trained": "nothing to learn from",
+    "images": "images, which are not trained on",
 }
 """Each kind in a few words, for a count of problems."""
 

@@ -26,6 +26,8 @@ class SeenRow:
     """How it is known what to train on; a MaskWay."""
     choices: tuple[tuple[str, str, str], ...]
     """What was decided about template and tokenizer: name, value, reason."""
+    notices: tuple[tuple[str, str], ...]
+    """What was mended in the tokenizer, such as a missing end or pad token: title, message."""
     problems: tuple[tuple[str, str, str, str], ...]
     """What is wrong with template or tokenizer: field, level, message, fix."""
 
@@ -40,6 +42,7 @@ class SeenRow:
             "refused": dict(zip(_REFUSED, self.refused, strict=True)) if self.refused else None,
             "way": self.way,
             "choices": self.choices,
+            "notices": self.notices,
             "problems": self.problems,
         }
 
@@ -56,6 +59,7 @@ class SeenRow:
             refused=(refused["kind"], refused["message"], refused["fix"]) if refused else None,
             way=told["way"],
             choices=tuple((name, value, reason) for name, value, reason in told["choices"]),
+            notices=tuple((title, message) for title, message in told["notices"]),
             problems=tuple((field, level, message, fix) for field, level, message, fix in told["problems"]),
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.data.readers import DATA_SUFFIXES
 from core.data.request import CheckRequest, Source
-from core.data.splits import CARD_NAME, choose_files, data_suffix, without_notes
+from core.data.splits import CARD_NAME, choose_files, data_suffix, first_rows, split_name, without_notes
 from core.errors import SftuiError
 from core.paths import expand, matching
 
@@ -34,6 +34,8 @@ def find_files(
     """
     found = []
     for source in request.sources:
+        # What is wrong with it is said before a large file is read for nothing.
+        first_rows(source.split, 0)
         files = _local_files(source)
         if files is None:
             from core.data.hub_dataset import bring_files
@@ -75,8 +77,8 @@ def _local_files(source: Source) -> tuple[Path, ...] | None:
         return _in_folder(path, source)
     if not path.exists():
         raise _missing(path)
-    if source.split != "train":
-        message = f"{path} has no split `{source.split}`: a file has none."
+    if split_name(source.split) != "train":
+        message = f"{path} has no split `{split_name(source.split)}`: a file has none."
         raise SftuiError("No such split", message, "Leave `split` out, or name the file of that split.")
     return (path,)
 

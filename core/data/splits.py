@@ -6,6 +6,7 @@ What a dataset's card says comes first; without it, a split is named by a folder
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,6 +34,7 @@ _KINDS = {
     ".feather": ".arrow",
     ".ipc": ".arrow",
 }
+_SLICE = re.compile(r"\[:(?P<count>\d+)(?P<share>%?)\]")
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|\Z)", re.DOTALL)
 _SIGNS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^]/]+\]|.", re.DOTALL)
 
@@ -73,6 +75,7 @@ def choose_files(names: Sequence[str], card: str, source: Source, where: str) ->
     `card` is the text of README.md, `where` how to call the place. Raises SftuiError if there are none.
     """
     names = sorted(names)
+    source = replace(source, split=split_name(source.split))
     if source.data_files is not None:
         return _matching(names, source.data_files, source.data_dir, where)
     configs = {} if source.data_dir is not None else configurations(card)
@@ -102,6 +105,27 @@ def configurations(card: str) -> dict[str, Mapping[str, Any]]:
     named = {str(entry["config_name"]): entry for entry in entries if "config_name" in entry}
     # Others only say how the files of the folder are to be read.
     return {name: entry for name, entry in named.items() if "data_files" in entry or "data_dir" in entry}
+
+
+def split_name(split: str) -> str:
+    """The split itself, of which `train[:10%]` takes a part."""
+    return split.partition("[")[0]
+
+
+def first_rows(split: str, rows: int) -> int:
+    """How many of so many good rows a split takes: all, or the first ones as `train[:1000]` or `train[:10%]` say.
+
+    Raises SftuiError for a part that is not at the beginning.
+    """
+    part = split.removeprefix(split_name(split))
+    if not part:
+        return rows
+    found = _SLICE.fullmatch(part)
+    if found is None:
+        message = f"“{safe(split)}” takes another part of the split than its first rows."
+        raise SftuiError("No such part of a split", message, "Write [:1000] for the first rows, or [:10%] for a share.")
+    count = int(found["count"])
+    return min(rows, round(rows * count / 100) if found["share"] else count)
 
 
 def choose_split(names: Sequence[str], split: str) -> list[str]:

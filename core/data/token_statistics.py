@@ -1,22 +1,27 @@
 """How many tokens rows have and how many of them are trained: a table of counts, and what it says about a run."""
 
+import json
 import math
 import operator
 import random
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from heapq import merge
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
 from core.data.packing import PACKED_AT_ONCE, PackingStrategy, pack
+from core.data.rows import DataProblem
 from core.paths import write_atomically
+from core.spec.run_spec import RunSpec
 
 UNKNOWN = 0xFFFFFFFF
-_MAGIC = b"sftui tokens 1\n"
+_MAGIC = b"sftui tokens 2\n"
 _LISTED = 100
+_REFUSED_LISTED = 200
 _SAMPLED_ROWS = 20_000
 _BINS = 40
 _COLUMNS = ("lengths", "trained", "first", "last")
@@ -29,6 +34,15 @@ class RefusedRow:
     index: int
     kind: str
     message: str
+    fix: str
+    file: str
+    line: int
+
+    @property
+    def problem(self) -> DataProblem:
+        """The same as a problem of its line."""
+        kind: Any = self.kind
+        return DataProblem(Path(self.file), self.line, None, kind, self.message, self.fix)
 
 
 class TokenCounts:
@@ -63,12 +77,14 @@ class TokenCounts:
         for name in _COLUMNS:
             getattr(self, name)[start:stop] = array("I", told[name])
         known = {row.index for row in self.refused}
-        self.refused += [RefusedRow(*row) for row in told["refused"] if row[0] not in known]
+        new = [RefusedRow(*row) for row in told["refused"] if row[0] not in known]
+        self.refused = sorted(self.refused + new, key=lambda row: row.index)[:_REFUSED_LISTED]
 
     def write(self, file: Path) -> None:
         """Keep whole counts; the folder must exist. Raises OSError."""
         head = _MAGIC + len(self).to_bytes(8, "little")
-        write_atomically(file, head + b"".join(getattr(self, name).tobytes() for name in _COLUMNS))
+        columns = b"".join(getattr(self, name).tobytes() for name in _COLUMNS)
+        write_atomically(file, head + columns + json.dumps([astuple(row) for row in self.refused]).encode())
 
     @classmethod
     def read(cls, file: Path, rows: int) -> "TokenCounts | None":
@@ -80,7 +96,12 @@ class TokenCounts:
         head = _MAGIC + rows.to_bytes(8, "little")
         counts = cls(rows)
         size = 4 * rows
-        if not data.startswith(head) or len(data) != len(head) + len(_COLUMNS) * size:
+        end = len(head) + len(_COLUMNS) * size
+        if not data.startswith(head) or len(data) < end:
+            return None
+        try:
+            counts.refused = [RefusedRow(*row) for row in json.loads(data[end:])]
+        except (ValueError, TypeError):
             return None
         for number, name in enumerate(_COLUMNS):
             start = len(head) + number * size
@@ -116,10 +137,14 @@ class TokenStatistics:
     steps_per_epoch: int
     tokens_per_epoch: int
     longest: tuple[int, ...]
-    """Row numbers, the longest first; like the two below at most a hundred."""
+    """Row numbers, the longest first; like the lists below at most a hundred."""
     truncated_rows: tuple[int, ...]
-    untrained_rows: tuple[int, ...]
+    unlearnt_rows: tuple[int, ...]
+    """Those that are dropped or refused."""
+    refused_rows: int
+    """Rows that cannot be tokenized: the template refuses them, or nothing in them can be learnt."""
     refused: tuple[RefusedRow, ...]
+    """The first ones."""
 
     @property
     def truncated_share(self) -> float:
@@ -143,6 +168,18 @@ class Batching:
     held_out_share: float = 0.0
     keep_end: bool = False
     """Whether long rows lose their beginning, `truncation_mode: keep_end` of TRL."""
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> "Batching":
+        """How a spec makes steps of its training rows."""
+        return cls(
+            max_length=spec.max_length,
+            batch_size=spec.per_device_train_batch_size,
+            accumulation=spec.gradient_accumulation_steps,
+            packing=spec.packing_strategy if spec.packing else None,
+            held_out_share=spec.test_split_size or 0.0,
+            keep_end=spec.extra_arguments.get("truncation_mode") == "keep_end",
+        )
 
     @property
     def limit(self) -> int:
@@ -185,8 +222,11 @@ def statistics(counts: TokenCounts, batching: Batching) -> TokenStatistics:
         tokens_per_epoch=round((tokens - sum(min(counts.lengths[row], limit) for row in dropped)) * scale),
         longest=_longest(counts, by_length, lengths),
         truncated_rows=_listed(counts, map(limit.__lt__, counts.lengths)),
-        untrained_rows=_listed(counts, map((0).__eq__, counts.trained)),
-        refused=tuple(counts.refused[:_LISTED]),
+        unlearnt_rows=tuple(
+            islice(merge(dropped, compress(range(len(counts)), map((0).__eq__, counts.lengths))), _LISTED)
+        ),
+        refused_rows=refused,
+        refused=tuple(counts.refused),
     )
 
 

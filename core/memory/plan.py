@@ -150,7 +150,7 @@ def read_model(path_or_id: str, revision: str = "main", prefer: Preference | Non
 
 def plan_here(spec: RunSpec) -> Plan:
     """The plan on this machine, with its files read. A model that cannot be read becomes a problem of the plan."""
-    from core.data.check import check
+    from core.data.check_process import check_apart
 
     monitor = GpuMonitor()
     gpus = monitor.read()
@@ -163,7 +163,7 @@ def plan_here(spec: RunSpec) -> Plan:
     except SftuiError as error:
         problems.append(_problem("model_name_or_path", error))
     try:
-        data = check(training_request(spec))
+        data = check_apart(training_request(spec))
     except SftuiError as error:
         problems.append(_problem("datasets", error))
     problems += _held_out_problems(spec, data)
@@ -257,10 +257,10 @@ def _held_out_problems(spec: RunSpec, data: DataFacts | None) -> list[Problem]:
     if request is None:
         return []
     # What only plans what was read elsewhere does without the readers.
-    from core.data.check import check
+    from core.data.check_process import check_apart
 
     try:
-        return held_out_problems(check(request), data.form if data else None, spec.sftui.bad_rows)
+        return held_out_problems(check_apart(request), data.form if data else None, spec.sftui.bad_rows)
     except SftuiError as error:
         return [_problem(HELD_OUT_FIELD, error)]
 

@@ -61,8 +61,8 @@ def _in_datasets(spec: RunSpec) -> list[Problem]:
         if source.fraction is None and any(fractions):
             message = "is not given, and other datasets have a fraction: the shares of a mixture name all of it."
             found.append(Problem(f"{field}.fraction", "error", message, "Give every dataset one, or none."))
-        if isinstance(source.data_files, dict) and source.split not in source.data_files:
-            message = f"is {source.split}, and data_files names {', '.join(source.data_files) or 'no split'}."
+        if isinstance(source.data_files, dict) and source.split_name not in source.data_files:
+            message = f"is {source.split_name}, and data_files names {', '.join(source.data_files) or 'no split'}."
             found.append(Problem(f"{field}.split", "error", message, "Name one of them."))
     if len(spec.datasets) == 1 and any(fractions):
         message = "changes nothing: it is the share of one dataset among several."

@@ -36,9 +36,14 @@ class DatasetSource(BaseModel):
     columns: list[str] | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
 
+    @property
+    def split_name(self) -> str:
+        """The split itself, of which `train[:10%]` takes a part."""
+        return self.split.partition("[")[0]
+
     def named_files(self) -> tuple[str, ...] | None:
         """The files of its split as they are named; None if it names none beside its path."""
-        named = self.data_files.get(self.split, []) if isinstance(self.data_files, dict) else self.data_files
+        named = self.data_files.get(self.split_name, []) if isinstance(self.data_files, dict) else self.data_files
         return named if named is None else tuple([named] if isinstance(named, str) else named)
 
     def files(self) -> tuple[Path, ...]:

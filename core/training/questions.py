@@ -41,23 +41,23 @@ class Answerer(threading.Thread):
         # Whoever asked may be gone: there is nobody to tell then.
         with contextlib.suppress(OSError), os.fdopen(self._pipe, "wb", buffering=0) as pipe:
             while (question := self._questions.get()) is not None:
-                with libraries_to_oneself():
-                    if self._stopped:
-                        return
-                    told = {"id": question["id"], **_told(question)}
-                line = memoryview(json.dumps(told).encode() + b"\n")
+                told = self._told(question)
+                if told is None:
+                    return
+                line = memoryview(json.dumps({"id": question["id"], **told}).encode() + b"\n")
                 while line:
                     line = line[pipe.write(line) :]
 
-
-def _told(question: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return {"answer": answer(question)}
-    except Exception as error:  # noqa: BLE001 - whatever it was, whoever asked must hear of it
-        if not isinstance(error, SftuiError):
-            traceback.print_exception(error)
-        found = diagnose(error)
-        return {"error": {"title": found.title, "message": found.message, "hint": found.hint}}
+    def _told(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The answer, or why there is none, such as a library that cannot be imported; None once it is stopped."""
+        try:
+            with libraries_to_oneself():
+                return None if self._stopped else {"answer": answer(question)}
+        except Exception as error:  # noqa: BLE001 - whatever it was, whoever asked must hear of it
+            if not isinstance(error, SftuiError):
+                traceback.print_exception(error)
+            found = diagnose(error)
+            return {"error": {"title": found.title, "message": found.message, "hint": found.hint}}
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:

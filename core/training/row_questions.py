@@ -29,6 +29,8 @@ class _Reader:
 
     tokenizer: Any
     rows: RowTokenizer
+    notices: tuple[tuple[str, str], ...]
+    """What was mended in the tokenizer: title and message."""
 
 
 def answer_row(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def answer_row(question: Mapping[str, Any]) -> dict[str, Any]:
         refused=refused,
         way=reader.rows.way,
         choices=tuple((choice.name, choice.value, choice.reason) for choice in reader.rows.choices),
+        notices=reader.notices,
         problems=tuple((one.field, one.level, one.message, one.fix) for one in reader.rows.problems),
     ).to_json()
 
@@ -59,21 +62,23 @@ def answer_row(question: Mapping[str, Any]) -> dict[str, Any]:
 def answer_lengths(question: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of the rows from `start` on: up to `stop`, or to as many as go into less than a second; at least one.
 
-    `first` and `last` are the places of the first and the last trained token. Raises SftuiError.
+    `first` and `last` are the places of the first and the last trained token; `refused` names the first rows that
+    cannot be tokenized, as RefusedRow does. Raises SftuiError.
     """
     reader, start = _reader_of(question), int(question["start"])
     lengths: list[int] = []
     trained: list[int] = []
     first: list[int] = []
     last: list[int] = []
-    refused: list[tuple[int, str, str]] = []
+    refused: list[tuple[int, str, str, str, str, int]] = []
     until = time.monotonic() + _SECONDS
     with RowStore.open(Path(question["store"])) as store:
         rows = store.rows(start, question["stop"])
         while batch := list(islice(rows, _ENCODED_AT_ONCE)):
-            for made in reader.rows.tokenize_many([row.canonical for row in batch]):
+            for row, made in zip(batch, reader.rows.tokenize_many([row.canonical for row in batch]), strict=True):
                 if isinstance(made, RowError) and len(refused) < _REFUSED_AT_MOST:
-                    refused.append((start + len(lengths), made.kind, made.message))
+                    place = str(row.file), row.line
+                    refused.append((start + len(lengths), made.kind, made.message, made.fix, *place))
                 marks = [] if isinstance(made, RowError) else made.trained
                 count = sum(marks)
                 lengths.append(len(marks))
@@ -118,10 +123,11 @@ def _reader_of(question: Mapping[str, Any]) -> _Reader:
 def _reader(folder: Path, options: TokenizingOptions, _state: str) -> _Reader:
     preference: Preference | None = None if options.load_as == "auto" else options.load_as
     request = LoadRequest(folder, detect(folder, preference), "float32", None, "cpu")
+    notices: list[tuple[str, str]] = []
     tokenizer = load_tokenizer(
         folder,
-        lambda *_: None,
+        lambda title, message: notices.append((title, message)),
         trusted=trusts_own_code(request),
         chat_template_path=options.chat_template_path,
     )
-    return _Reader(tokenizer, RowTokenizer(tokenizer, options.learn_from, turns=options.turns))
+    return _Reader(tokenizer, RowTokenizer(tokenizer, options.learn_from, turns=options.turns), tuple(notices))

@@ -40,6 +40,7 @@ def seen_row(tokens: list[tuple[str, str]] | None = None, total: int | None = No
         refused=None,
         way="computed",
         choices=(),
+        notices=(),
         problems=(),
     )
 

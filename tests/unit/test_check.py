@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core.data.check import StoppedError, check, read_facts
-from core.data.check_process import CheckProcess
+from core.data.check_process import CheckProcess, check_apart
 from core.data.facts import DataFacts, Progress
 from core.data.readers import read_rows
 from core.data.request import CheckRequest, Source, files_request
@@ -307,8 +307,41 @@ def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
     process = CheckProcess(files_request(slow(tmp_path / "a.jsonl")))
     next(iter(process))
     process._process.kill()
-    with pytest.raises(SftuiError, match="ended with status -9"):
+    with pytest.raises(SftuiError, match=r"was killed \(SIGKILL\): by hand, or because memory ran out"):
         process.facts()
+
+
+def test_a_library_that_dies_of_a_damaged_file_takes_nobody_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dying").mkdir()
+    (tmp_path / "dying" / "sitecustomize.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "dying"))
+    with pytest.raises(SftuiError, match=r"died \(SIGSEGV\): a library fails on this file, which may be damaged"):
+        check_apart(files_request(many(tmp_path / "a.jsonl", 10)))
+
+
+def test_a_split_may_take_its_first_rows_only(tmp_path: Path) -> None:
+    file = str(many(tmp_path / "a.jsonl", 40))
+    for split, rows in (("train[:10%]", 4), ("train[:7]", 7), ("train[:100]", 40), ("train", 40)):
+        facts = check(CheckRequest((Source(file, split=split),)))
+        assert (facts.rows, facts.sources[0].rows) == (rows, 40)
+    with pytest.raises(SftuiError, match="takes another part of the split"):
+        check(CheckRequest((Source(file, split="train[10%:]"),)))
+
+
+def test_columns_of_other_rows_say_nothing_of_these(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.jsonl", {"frage": "a", "antwort": "b", "text": "c"})
+    told = (("user", "frage"), ("assistant", "antwort"))
+    assert check(CheckRequest((Source(str(file)),), told)).mapping.to_dict() == dict(told)
+    (other,) = check(CheckRequest((Source(str(file)),), (("user", "frage"), ("assistant", "reply")))).sources
+    assert (other.format_name, other.rows) == ("plain text", 1)
+
+
+def test_rows_with_images_are_counted(tmp_path: Path) -> None:
+    picture = {**turns("a"), "images": ["a.png"]}
+    file = written(tmp_path / "a.jsonl", picture, {**turns("b"), "images": []}, {**turns("c"), "images": None})
+    assert read_facts([file]).with_images == 1
 
 
 def test_only_what_a_source_needs_is_imported(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from core import starter
 from core.data.check import check, read_facts
+from core.data.data_problems import token_problems
 from core.data.request import training_request
+from core.data.token_statistics import Batching, TokenCounts, statistics
 from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
 from core.memory.plan import ModelFacts, Plan, describe_plan, make_plan, plan_here, read_model
@@ -176,6 +178,44 @@ def test_columns_that_say_nothing_are_named(tmp_path: Path, model: ModelFacts) -
     assert "sftui.columns" in problem.fix
     columns = {"user": "frage", "assistant": "antwort"}
     assert planned(tmp_path, model, {"frage": "a", "antwort": "b"}, sftui={"columns": columns}) == []
+
+
+def test_columns_that_the_rows_do_not_have_are_told(tmp_path: Path, model: ModelFacts) -> None:
+    columns = {"user": "frage", "assistant": "antwort"}
+    (problem,) = planned(tmp_path, model, TURN, sftui={"columns": columns})
+    assert problem.field == "sftui.columns"
+    assert problem.message == "names `frage`, `antwort`, and the rows have `messages`."
+
+
+def test_rows_with_images_are_refused_before_the_run(tmp_path: Path, model: ModelFacts) -> None:
+    picture = {**TURN, "images": ["a.png"]}
+    (problem,) = planned(tmp_path, model, TURN, picture)
+    assert (problem.level, problem.message) == ("error", "1 row shows images, and sftui trains on text only.")
+    (problem,) = planned(tmp_path, model, TURN, picture, sftui={"bad_rows": "skip"})
+    assert (problem.level, problem.fix) == ("warning", "They are left out.")
+    (problem,) = planned(tmp_path, model, picture, sftui={"bad_rows": "skip"})
+    assert problem.level == "error"
+
+
+def test_rows_that_cannot_be_tokenized_stop_a_run_or_are_left_out() -> None:
+    counts = TokenCounts(3)
+    refused = [[1, "template_refuses", "Two user turns.", "Mend it.", "/a/rows.jsonl", 7]]
+    counts.add({"start": 0, "stop": 3, "lengths": [10, 0, 500], "trained": [5, 0, 5], "first": [8, 0, 480],
+                "last": [9, 0, 484], "refused": refused})  # fmt: skip
+    asked = spec(max_length=100)
+    found = statistics(counts, Batching.of(asked))
+    (problem,) = token_problems(asked, found)
+    assert (problem.field, problem.level) == ("datasets", "error")
+    assert problem.message == (
+        "1 row cannot be tokenized; the first: /a/rows.jsonl:7: Two user turns. "
+        "1 row has nothing to learn from within 100 tokens."
+    )
+    assert problem.fix == "Mend or remove them, or raise max_length. Or leave them out: sftui.bad_rows: skip."
+    (problem,) = token_problems(spec(max_length=100, sftui={"bad_rows": "skip"}), found)
+    assert problem.level == "warning"
+    none_left = spec(max_length=8, sftui={"bad_rows": "skip"})
+    (problem,) = token_problems(none_left, statistics(counts, Batching.of(none_left)))
+    assert (problem.level, problem.fix) == ("error", "Mend or remove them, or raise max_length.")
 
 
 def test_sources_in_different_forms_do_not_mix(tmp_path: Path, model: ModelFacts) -> None:

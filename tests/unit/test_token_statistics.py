@@ -38,7 +38,7 @@ def test_figures_of_a_small_dataset() -> None:
     assert (found.p50, found.p95, found.longest_length) == (30, 100, 100)
     assert (found.total, found.trained) == (200, 65)
     assert (found.truncated, found.truncated_rows) == (1, (4,))
-    assert (found.untrained, found.untrained_rows) == (1, (2,))
+    assert (found.untrained, found.unlearnt_rows) == (1, (2, 4))
     # The last row learns its end, which is cut off.
     assert found.dropped == 2
     assert found.dropped_share == 0.4
@@ -103,12 +103,20 @@ def test_what_is_held_out_is_not_trained_on() -> None:
     assert (found.steps_per_epoch, found.tokens_per_epoch) == (75, 750)
 
 
-def test_refused_rows_are_told_and_are_no_rows_without_anything_trained() -> None:
+def test_refused_rows_are_told_and_are_no_rows_without_anything_trained(tmp_path: Path) -> None:
     counts = TokenCounts(3)
-    counts.add(told(0, [10, 0, 10], [5, 0, 5], refused=[[1, "template_refuses", "Two user turns."]]))
-    counts.add(told(1, [0], [0], refused=[[1, "template_refuses", "Two user turns."]]))
+    refused = [[1, "template_refuses", "Two user turns.", "Mend it.", "/a/rows.jsonl", 7]]
+    counts.add(told(0, [10, 0, 10], [5, 0, 5], refused=refused))
+    counts.add(told(1, [0], [0], refused=refused))
+    counts.write(tmp_path / "counts")
+    kept = TokenCounts.read(tmp_path / "counts", 3)
+    assert kept is not None
+    assert kept.refused == counts.refused
 
-    found = statistics(counts, Batching(64, 1))
+    found = statistics(kept, Batching(64, 1))
+
+    assert (found.refused_rows, found.unlearnt_rows) == (1, (1,))
+    assert str(found.refused[0].problem) == "/a/rows.jsonl:7: Two user turns. Mend it."
 
     assert [(row.index, row.kind) for row in found.refused] == [(1, "template_refuses")]
     assert (found.untrained, found.dropped, found.steps_per_epoch) == (0, 0, 2)

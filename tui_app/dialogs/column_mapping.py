@@ -32,6 +32,7 @@ _SLOTS: dict[str, tuple[str, str]] = {
     "text": ("t", "plain text"),
     "tools": ("o", "tools"),
     "images": ("g", "images"),
+    "label": ("b", "good or bad answer"),
 }
 # A row is one thing: giving a column a part of one group takes the parts of the others away.
 _GROUPS = (

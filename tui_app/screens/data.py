@@ -15,6 +15,7 @@ from core.spec.problems import Problem
 from tui_app import data_words
 from tui_app.background import in_thread
 from tui_app.held_out import FIELD
+from tui_app.measured_rate import RateKey, measured_rate
 from tui_app.messages import REMOVED
 from tui_app.rows_screen import RowsScreen, View
 from tui_app.source_text import source_texts, typed_sources
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from core.data.chat_templates import TemplateOffer
+    from core.data.rows import DataProblem
     from core.memory.plan import ModelFacts
     from tui_app.draft import Draft
 
@@ -65,6 +67,8 @@ class DataScreen(RowsScreen):
         super().__init__()
         self._offers: tuple[TemplateOffer, ...] = ()
         self._offered_to: Path | None = None
+        self._refused: tuple[DataProblem, ...] = ()
+        self._rate_key: RateKey | None = None
 
     def compose_step(self) -> ComposeResult:
         """Facts over files, row, numbers and problems: beside each other, or as tabs where it is narrow."""
@@ -111,21 +115,26 @@ class DataScreen(RowsScreen):
         others = [problem for problem in problems if not problem.field.startswith("datasets")]
         if self._look is not None and self._look.seen is not None:
             others += [Problem(*told) for told in self._look.seen.problems]  # type: ignore[arg-type]
+            self.query_one(TemplateRow).set_decisions(data_words.decisions(self._look.seen))
         held_out = self.look_at_held_out_rows(draft)
         others += [held_out.problem] if held_out.problem else []
         notes = {**self.reasons(draft), FIELD: held_out.words}
         turns = bool(facts and facts.preview and isinstance(facts.preview[0].get("prompt"), list))
         self.query_one(LearntRow).set_rows(facts.form if facts else "unknown", turns=turns)
         self._offer_templates(draft)
-        hidden = [] if facts and facts.bad_rows else ["sftui.bad_rows"]
+        self._look_for_rate(draft)
+        hidden = [] if data_words.left_out(draft) else ["sftui.bad_rows"]
         if value_of(values, "packing") is not True:
             hidden.append("packing_strategy")
         self.query_one(SpecForm).show(values, others, notes, hidden=hidden)
         self._show_facts()
+        refused = tuple(row.problem for row in draft.tokens.refused) if draft.tokens else ()
+        if facts is not self._facts or refused != self._refused:
+            self._refused = refused
+            words = data_words.problem_list(facts, refused) if facts else "No problems."
+            self.query_one("#problem-list", Static).update(words)
         if facts is not self._facts:
             self._facts = facts
-            words = data_words.problem_list(facts) if facts and facts.problems else "No problems."
-            self.query_one("#problem-list", Static).update(words)
             self._look, self._last_longest = None, -1
         self._look_again()
         self._show_tokens()
@@ -138,6 +147,19 @@ class DataScreen(RowsScreen):
             if model is not None and not own:
                 self.run_worker(self._find_templates(model), group="templates", exclusive=True)
         self.query_one(TemplateRow).set_model(own, self._offers)
+
+    def _look_for_rate(self, draft: Draft) -> None:
+        key = RateKey.of(draft)
+        if key != self._rate_key:
+            self._rate_key, self._rate = key, None
+            if key is not None:
+                self.run_worker(self._find_rate(key), group="rate", exclusive=True)
+
+    async def _find_rate(self, key: RateKey) -> None:
+        rate = await in_thread(partial(measured_rate, key))
+        if self._rate_key == key:
+            self._rate = rate
+            self._show_numbers()
 
     async def _find_templates(self, model: ModelFacts) -> None:
         offers = await in_thread(partial(offers_for, model))
@@ -180,7 +202,7 @@ class DataScreen(RowsScreen):
         """Go to the list of problems, or back from it."""
         if self._view == "problems":
             self.action_view("row")
-        elif self._facts is not None and self._facts.problems:
+        elif self._facts is not None and (self._facts.problems or self._refused):
             self.action_view("problems")
         else:
             self.notify("Every row can be used." if self._facts else "No rows are read yet.")
@@ -211,7 +233,7 @@ class DataScreen(RowsScreen):
 
     def action_bad_rows(self) -> None:
         """Leave bad rows out, or stop at them."""
-        if self._facts is not None and self._facts.bad_rows:
+        if data_words.left_out(self.draft):
             skips = data_words.bad_rows_are_skipped(self.draft)
             self.change({"sftui.bad_rows": REMOVED if skips else "skip"})
 

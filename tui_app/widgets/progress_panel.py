@@ -85,12 +85,17 @@ def phase_line(state: RunState, now: float, *, alive: bool, width: int) -> Conte
 
 
 def bar_line(state: RunState, width: int) -> Content:
-    """`step 1,240 of 4,000 ▕██████▎      ▏  31 %`; while the weights are loaded, in bytes."""
+    """`step 1,240 of 4,000 ▕██████▎      ▏  31 %`; before, how much of the data is read, and of the weights loaded."""
     loading = state.load_progress
     if state.phase == "loading" and loading is not None and loading.total_bytes:
         done, size = (human_bytes(count) for count in (loading.done_bytes, loading.total_bytes))
         files = f", {loading.done_files} of {loading.total_files} files" if loading.total_files > 1 else ""
         return _bar(f"{done} of {size}{files} ", loading.done_bytes / loading.total_bytes, width)
+    data = state.data_progress
+    if state.phase == "preparing" and data is not None and data.total:
+        done, size = (human_bytes(n) if data.step == "checking" else f"{n:,}" for n in (data.done, data.total))
+        rows = "" if data.step == "checking" else " rows"
+        return _bar(f"{data.step} {done} of {size}{rows} ", min(1.0, data.done / data.total), width)
     total = state.max_steps
     text = f"step {words.steps(state.step, total)} "
     if not total or total < 0:

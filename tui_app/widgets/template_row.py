@@ -39,6 +39,7 @@ class TemplateRow(FormRow):
         self._echoes = Echoes()
         self._own: bool | None = None
         self._offers: dict[str, TemplateOffer] = {}
+        self._decisions = ""
 
     def compose(self) -> ComposeResult:
         """Title, choices, the field for a file, note."""
@@ -57,6 +58,10 @@ class TemplateRow(FormRow):
         self._own = own
         self._offers = {offer.template.name: offer for offer in offers}
 
+    def set_decisions(self, words: str) -> None:
+        """Say what was decided and mended about template and tokenizer, once a row was tokenized."""
+        self._decisions = words
+
     def show(self, values: Mapping[str, Any], problems: Sequence[Problem], note: str = "") -> None:
         """Show which one is set, and what it means."""
         assert isinstance(self.editor, ChoiceEditor)
@@ -71,7 +76,7 @@ class TemplateRow(FormRow):
         if chosen == _FILE and self._echoes.is_foreign(value) and self._file.value != value:
             with self.prevent(Input.Changed):
                 self._file.value = safe(str(value))
-        self.tell(problems, note or self._meaning(chosen))
+        self.tell(problems, note or "\n".join(filter(None, (self._meaning(chosen), self._decisions))))
 
     def _meaning(self, chosen: str) -> str:
         if chosen == _OWN:

@@ -39,15 +39,17 @@ class TokenNumbers(VerticalScroll, can_focus=True):
         yield LengthHistogram()
         yield FactList(11, id="figures")
 
-    def show(self, state: Content, found: TokenStatistics | None, max_length: int | None, *, packing: bool) -> None:
-        """Show figures, if there are any, and how complete they are."""
+    def show(
+        self, state: Content, found: TokenStatistics | None, max_length: int | None, *, packing: bool, time: str = ""
+    ) -> None:
+        """Show figures, if there are any, how complete they are, and how long the training takes."""
         self.query_one("#counting", Static).update(state)
         chart, figures = self.query_one(LengthHistogram), self.query_one(FactList)
         figures.display = found is not None
         chart.display = found is not None and found.longest_length > 0
         if found is not None:
             chart.show([LengthBin(*each) for each in found.bins], max_length)
-            figures.show(facts_of(found, max_length, packing=packing))
+            figures.show([*facts_of(found, max_length, packing=packing), *([Fact("Training", time)] if time else [])])
 
 
 def facts_of(found: TokenStatistics, max_length: int | None, *, packing: bool) -> list[Fact]:
@@ -62,7 +64,7 @@ def facts_of(found: TokenStatistics, max_length: int | None, *, packing: bool) -
     )  # fmt: skip
     refused: list[Fact] = []
     if found.refused:
-        count = f"{len(found.refused)} rows" if len(found.refused) > 1 else "1 row"
+        count = "1 row" if found.refused_rows == 1 else f"{found.refused_rows:,} rows"
         first = found.refused[0]
         words = f"✗ {count}, the first is row {first.index + 1:,}: {first.message}"
         refused = [Fact("Refused", Content.styled(safe(words), "bold $error"))]
