@@ -30,6 +30,9 @@ class FoundList(OptionList, Generic[Item], can_focus=True):
         scrollbar-gutter: stable; scrollbar-size-vertical: 1;
     }
     FoundList:focus { border: none; }
+    FoundList > .option-list--option-highlighted, FoundList:focus > .option-list--option-highlighted {
+        text-style: bold underline;
+    }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "cursor_down", "Down", show=False),
