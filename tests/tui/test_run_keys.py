@@ -72,7 +72,7 @@ async def test_capital_p_frees_the_device_and_p_resumes(resumed: list[int | None
     folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9)])
     async with watching(folder).run_test(size=SIZE) as pilot:
         with alive(folder):
-            await until_shown(pilot, "step 9 of 100")
+            await until_shown(pilot, "step 9 of 100", "p Pause")
             await pilot.press("P")
             await until(pilot, lambda: asked(folder) == ["release"])
             add(folder, [events.RunStopped(9, "checkpoints/checkpoint-9", "paused", 5.0, released=True)])
