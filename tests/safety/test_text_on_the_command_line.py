@@ -96,7 +96,7 @@ def test_a_journal_of_wrong_types_spoils_no_list(tmp_path: Path) -> None:
 
 
 def test_a_model_of_hostile_words_is_described_unharmed(tmp_path: Path) -> None:
-    for number, text in enumerate(plain_texts(80)):
+    for number, text in enumerate(plain_texts(40)):
         folder = tmp_path / f"{number}{text.replace('/', '')}"
         config: dict[str, Any] = {
             "architectures": ["LlamaForCausalLM", text], "model_type": "llama", "dtype": text, "hidden_act": text,
@@ -117,7 +117,7 @@ def test_a_model_of_hostile_words_is_described_unharmed(tmp_path: Path) -> None:
 
 def test_rows_of_hostile_words_are_counted_and_named_unharmed(tmp_path: Path) -> None:
     texts = iter(plain_texts(3000))
-    for number in range(30):
+    for number in range(15):
         file = tmp_path / f"{number}{next(texts).replace('/', '')[:40]}.jsonl"
         rows: list[Any] = [
             {next(texts): next(texts), "messages": [{"role": next(texts), "content": 3}]} for _ in range(8)
@@ -130,7 +130,7 @@ def test_rows_of_hostile_words_are_counted_and_named_unharmed(tmp_path: Path) ->
 
 def test_a_spec_of_hostile_words_is_planned_and_printed_unharmed(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", model_type="llama", architectures=["LlamaForCausalLM"])
-    for number, text in enumerate(plain_texts(50)):
+    for number, text in enumerate(plain_texts(20)):
         values: dict[str, Any] = {"model_name_or_path": str(model), "datasets": [{"path": text or "x"}]}
         values |= (
             {"sftui": {"name": text, "device": text}},
@@ -141,7 +141,7 @@ def test_a_spec_of_hostile_words_is_planned_and_printed_unharmed(tmp_path: Path)
         )[number % 5]
         file = tmp_path / f"{number}.yaml"
         file.write_text(json.dumps(values))
-        for arguments in (("plan",), ("plan", "--yaml"), ("run",), ("data",)):
+        for arguments in (("plan", "--yaml"), ("run",)):
             assert_harmless(printed(arguments[0], str(file), *arguments[1:]))
         assert_harmless(printed("plan", "starter", "--set", f"{text}={text}"))
 
