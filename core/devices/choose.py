@@ -28,7 +28,8 @@ def choose_device(wish: str, reading: GpuReading, environ: Mapping[str, str]) ->
     """
     gpus = acceptable_gpus(wish, reading, environ)
     if not gpus:
-        return ChosenDevice(None, Choice("device", "cpu", "as asked for" if wish == "cpu" else _why_none(reading)))
+        why = "as asked for" if wish == "cpu" else _why_none(reading, environ)
+        return ChosenDevice(None, Choice("device", "cpu", why))
     gpu = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
     if wish != "auto":
         return ChosenDevice(gpu, Choice("device", gpu_name(gpu), "as asked for"))
@@ -47,7 +48,7 @@ def acceptable_gpus(wish: str, reading: GpuReading, environ: Mapping[str, str]) 
     for gpu in gpus:
         if wish in (str(gpu.index), gpu.uuid):
             return (gpu,)
-    there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus) or f"none ({_why_none(reading)})"
+    there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus) or f"none ({_why_none(reading, environ)})"
     raise SftuiError("No such device", f"sftui.device is {wish!r}; GPUs here: {there}.", "Use auto, cpu or an index.")
 
 
@@ -89,11 +90,13 @@ def _matches_uuid(uuid: str | None, names: list[str]) -> bool:
     return uuid is not None and any(name.startswith("GPU-") and uuid.startswith(name) for name in names)
 
 
-def _why_none(reading: GpuReading) -> str:
+def _why_none(reading: GpuReading, environ: Mapping[str, str]) -> str:
     if not reading.gpus:
         return reading.problem or "no GPU was found"
     if all(gpu.lost for gpu in reading.gpus):
         return "every GPU is lost to the driver until it is reset"
+    if "MIG-" in environ.get("CUDA_VISIBLE_DEVICES", ""):
+        return "CUDA_VISIBLE_DEVICES names a part of a GPU (MIG), which sftui cannot use: name a whole one"
     return "CUDA_VISIBLE_DEVICES hides every GPU that works"
 
 

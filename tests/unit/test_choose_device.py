@@ -71,6 +71,12 @@ def test_a_cuda_that_shows_nothing_means_the_cpu(visible: str) -> None:
     assert chosen("auto", visible=visible) == (None, "cpu", "CUDA_VISIBLE_DEVICES hides every GPU that works")
 
 
+@pytest.mark.parametrize("visible", ["MIG-5c1f", "MIG-GPU-0000-aaaa/1/0"])
+def test_a_part_of_a_gpu_is_said_to_be_one(visible: str) -> None:
+    assert chosen("auto", visible=visible)[:2] == (None, "cpu")
+    assert "a part of a GPU (MIG)" in chosen("auto", visible=visible)[2]
+
+
 def test_one_of_several_that_is_left_is_not_called_the_only_one() -> None:
     assert chosen("auto", visible="0")[2] == "the only GPU that is visible and working"
 
