@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from core.data.rendering import PreparedData
 from core.runs.folder import RunFolder
 from core.spec.run_spec import RunSpec
+from core.training.randomness import Randomness
 from core.training.saving import CheckpointSaver
 
 
@@ -95,6 +96,13 @@ class SafeTrainer(SFTTrainer):  # type: ignore[misc]
         held_out = {entry["step"]: entry["eval_loss"] for entry in self.state.log_history if "eval_loss" in entry}
         if not self.saver.save(step, held_out, write):
             self.control.should_training_stop = True
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, and leave no trace: a resumed run does not evaluate again, and must draw the same numbers."""
+        before = Randomness.now()
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        before.restore()
+        return metrics
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # PEFT 0.21 makes 16-bit adapters float32 when it loads them: a resumed QLoRA run would take twice the memory

@@ -26,6 +26,8 @@ WANTED = {
     "lora_dropout": 0.1,
     "gradient_accumulation_steps": 2,
     "packing": True,
+    "test_split_size": 0.2,
+    "eval_strategy": "epoch",
 }
 
 
