@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def result_of(folder: RunFolder) -> str:
     return hashlib.sha256((folder.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
-def storm(make: Callable[[], RunFolder], moments: list[int | float], wanted: str, tally: Tally) -> None:
+def storm(make: Callable[[], RunFolder], moments: Sequence[int | float], wanted: str, tally: Tally) -> None:
     """For each moment a new run that is killed then (a boundary, or after so many seconds), and resumed to its end."""
     for moment in moments:
         folder = make()

@@ -79,8 +79,10 @@ def _rate(folder: RunFolder, key: RateKey) -> float | None:
 
 
 def _device(state: RunState) -> str | None:
-    if state.loaded is None or state.loaded.device == "cpu":
-        return state.loaded and state.loaded.device
+    if state.loaded is None:
+        return None
+    if state.loaded.device == "cpu":
+        return state.loaded.device
     gpus = state.memory[-1].use.gpus if state.memory else ()
     own = [gpu.name for gpu in gpus if gpu.own_bytes] or [gpu.name for gpu in gpus]
     return own[0] if own else None
