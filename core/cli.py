@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--queue", action="store_true", help="wait until its device is free, behind those that wait too")
     run.add_argument("--detach", action="store_true", help="start it and leave")
     run.add_argument("--force", action="store_true", help="start it though it does not fit")
+    run.add_argument("--allow", action="store_true", help="let what the spec names run here: on_finish, hub kernels")
 
     plan = command("plan", _plan, "What a spec costs in memory. Weights and training state only, for now.")
     plan.add_argument("spec")
@@ -94,7 +95,8 @@ def _demo(options: argparse.Namespace) -> int:
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if not options.headless and not options.json and on_terminal and options.open_app is not None:
         return int(options.open_app(open_screen="review", draft_values=dict(PRESETS["starter"].values)))
-    options.spec, options.set, options.detach, options.force, options.queue = "starter", [], False, False, False
+    options.spec, options.set, options.detach, options.force = "starter", [], False, False
+    options.queue = options.allow = False
     return _run(options)
 
 
@@ -112,7 +114,24 @@ def _run(options: argparse.Namespace) -> int:
     if plan.verdict == "does_not_fit" and not options.force:
         complain(SftuiError("Does not fit", f"{plan.verdict_reason}.", "Start it all the same with --force."), options)
         return DOES_NOT_FIT
+    _ask_for_permissions(spec, options)
     return start(create_run(spec, plan.to_json()), options)
+
+
+def _ask_for_permissions(spec: Any, options: argparse.Namespace) -> None:
+    """Allow what was typed here, or is allowed here with --allow. Raises SpecError for what else the spec would run."""
+    from core import permissions
+    from core.spec.problems import Problem, SpecError
+
+    typed = {assignment.partition("=")[0] for assignment in options.set}
+    missing = permissions.missing(spec)
+    refused = tuple(one for one in missing if not options.allow and one.field not in typed)
+    if refused:
+        fix = "If you trust it, start the run with --allow."
+        raise SpecError(
+            tuple(Problem(one.field, "error", f"would run {one}, which you have not allowed.", fix) for one in refused)
+        )
+    permissions.allow(missing)
 
 
 def _read_plan(options: argparse.Namespace, *, exact: bool = False) -> tuple[Any, Any]:

@@ -20,9 +20,12 @@ def start_warm() -> WarmRunner | None:
 
 def start(spec: RunSpec, plan: Plan | None, warm: WarmRunner | None, *, queue: bool = False) -> RunFolder:
     """The folder of the run that was started, or waits in the queue. Raises SftuiError or OSError."""
+    from core import permissions
     from core.runs import launch
     from core.runs.folder import create_run
 
+    # What was typed on the screens was said once more before the start.
+    permissions.allow(permissions.wanted(spec))
     folder = create_run(spec, plan.to_json() if plan is not None else None)
     if queue:
         # The warm runner stays for whoever starts at once.

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
-from core import paths
+from core import paths, permissions
 from core.errors import SftuiError
 from core.runs import events, queue
 from core.runs.checkpoints import committed_checkpoints, is_committed, size_of_last, step_of
@@ -79,6 +79,8 @@ class Runner:
                 signal.signal(number, self._on_signal)
             try:
                 spec = read_spec(self._folder.spec_file)
+                refused = permissions.missing(spec)
+                spec = permissions.without(spec, refused)
             except SftuiError as error:
                 self._journal.write(_failed(error))
                 self._say_last_word()
@@ -102,6 +104,9 @@ class Runner:
                     warm=self._warm,
                 )
             )
+            for one in refused:
+                message = f"The run's spec names {one}, and you have not allowed it on this machine."
+                self._emit(events.ProblemNoticed("It will not be run", message))
             paths.write_atomically(self._folder.environment_file, json.dumps(_environment(), indent=1))
             if self._resume_step is None:
                 self._resume_step = step_of(last) if last else None

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core import paths, permissions
 from core.runs import events
 from core.runs.checkpoints import commit, place_of, staging
 from core.runs.folder import RunFolder
 from core.runs.journal import JournalWriter
 from core.runs.state import RunState
+from core.spec.yaml_file import read_spec
 from tests.nvml import build_stub
 from tests.training.runs import PATIENCE_SECONDS, events_of, make_run, wait_for
 
@@ -28,7 +30,9 @@ def run_for(tmp_path: Path, **sftui: Any) -> RunFolder:
     """A run that tells its facts to a file when it ends; its worker is no real one, and neither are model and rows."""
     on_finish = [sys.executable, "-c", TELL, str(tmp_path / "told.json")]
     wanted = {"device": "auto", "name": "troubled", "on_finish": on_finish, **sftui}
-    return make_run(tmp_path / "model", tmp_path / "rows.jsonl", sftui=wanted)
+    folder = make_run(tmp_path / "model", tmp_path / "rows.jsonl", sftui=wanted)
+    permissions.allow(permissions.wanted(read_spec(folder.spec_file)))
+    return folder
 
 
 def start(folder: RunFolder, how: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
@@ -146,3 +150,13 @@ def test_a_gpu_in_trouble_is_told_once_while_the_run_goes_on_and_the_end_is_told
     }
     assert "ok" in folder.log_file.read_text()
     assert "hf_canary" not in folder.log_file.read_text()
+
+
+def test_a_command_that_nobody_has_allowed_is_not_run_and_that_is_said(tmp_path: Path) -> None:
+    folder = run_for(tmp_path)
+    (paths.config_home() / "allowed.json").unlink()
+    (folder.path / "end").touch()
+    assert start(folder, "wait").wait(timeout=PATIENCE_SECONDS) == 0
+    (noticed,) = (event for event in events_of(folder) if isinstance(event, events.ProblemNoticed))
+    assert "you have not allowed it on this machine" in noticed.message
+    assert not (tmp_path / "told.json").exists()
