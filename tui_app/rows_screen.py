@@ -100,7 +100,7 @@ class RowsScreen(SetupScreen):
         if message.question == "text":
             self._searching.set()
             self._searching = threading.Event()
-            self.run_worker(self._search(message.answer, self._searching), group="search", exclusive=True)
+            self.run_worker(partial(self._search, message.answer, self._searching), group="search", exclusive=True)
         elif (number := message.answer.replace(",", "").replace(" ", "")).isdecimal():
             self._see(int(number) - 1)
         else:
@@ -176,7 +176,7 @@ class RowsScreen(SetupScreen):
         else:
             self._has_tokens = False
             self._draw_row()
-        self.run_worker(self._read(self._look, facts), group="row", exclusive=True)
+        self.run_worker(partial(self._read, self._look, facts), group="row", exclusive=True)
 
     async def _read(self, look: Look, facts: DataFacts) -> None:
         from core.data.seen_row import SeenRow

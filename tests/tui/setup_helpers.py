@@ -155,11 +155,11 @@ async def opened(
 
 async def wait_for(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
     """Let the app work until the condition holds; fail if it never does."""
-    for _ in range(6000):
+    for _ in range(2000):
         if condition():
             await pilot.pause()
             return
-        await pilot.pause(0.01)
+        await pilot.pause(0.03)
     raise AssertionError("It never happened. The screen says:\n" + seen(pilot.app))
 
 

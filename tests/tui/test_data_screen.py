@@ -17,7 +17,11 @@ from core.data import check_process
 from core.data.check import StoppedError
 from core.data.facts import Progress
 from core.errors import SftuiError
+from core.runs import events
+from core.runs.folder import create_run
+from core.runs.journal import JournalWriter
 from core.runs.launch import NoAnswerError
+from core.spec.build import build_spec
 from tests.tui.setup_helpers import field, go_to, make_model, make_rows, opened, seen, sees, told, types, wait_for
 
 pytest_plugins = ["tests.tui.setup_helpers"]
@@ -29,6 +33,7 @@ class FakeWarm:
 
     problem: SftuiError | None = None
     is_idle: bool = True
+    refuses: tuple[int, ...] = ()
     end_is_trained: bool = True
     asked: list[Mapping[str, Any]] = field_of(default_factory=list)
     gate: threading.Event = field_of(default_factory=threading.Event)
@@ -53,11 +58,15 @@ class FakeWarm:
         return {
             "start": start,
             "stop": stop,
-            "lengths": [10 + 10 * row for row in rows],
+            "lengths": [0 if row in self.refuses else 10 + 10 * row for row in rows],
             "trained": [0 if row == 7 else 5 + 5 * row for row in rows],
             "first": [0xFFFFFFFF if row == 7 else 5 + 5 * row for row in rows],
             "last": [9 + 10 * row for row in rows],
-            "refused": [],
+            "refused": [
+                [row, "template_refuses", "Two user turns.", "Mend it.", "/a/rows.jsonl", row + 1]
+                for row in rows
+                if row in self.refuses
+            ],
         }
 
     def _row(self, index: int) -> dict[str, Any]:
@@ -70,7 +79,8 @@ class FakeWarm:
             "tokens": len(texts),
             "refused": None,
             "way": "computed",
-            "choices": [],
+            "choices": [["bos_token", "once", "the template writes it"]],
+            "notices": [["No pad token", "The end token pads rows."]],
             "problems": [],
         }
 
@@ -288,6 +298,69 @@ async def test_numbers_follow_the_counting_and_the_options(home: Path) -> None:
         await sees(pilot, "Row 11 of 12")
         await pilot.press("e")
         await sees(pilot, "Row 8 of 12")
+
+
+async def test_rows_that_the_template_refuses_stop_the_run_before_its_start(home: Path) -> None:
+    async with opened("data", spec_of(home), size=(80, 24)) as (app, pilot):
+        app.warm = FakeWarm(refuses=(2, 3))  # type: ignore[assignment]
+        # Row 8 has nothing to learn from.
+        await wait_for(pilot, lambda: "✗ 3 bad rows stop the run" in told(app, "#facts"))
+        assert not app.known.done("data")
+        note = told(app, "#option-datasets .note")
+        assert "2 rows cannot be tokenized; the first: /a/rows.jsonl:3: Two user turns." in note
+        assert "1 row has nothing to learn from" in note
+        await pilot.press("p")
+        await sees(pilot, "✗ rows.jsonl:4 Two user turns. Mend it.")
+        await pilot.press("n", "e")
+        await sees(pilot, "Row 3 of 12")
+        await pilot.press("b")
+        await wait_for(pilot, lambda: "! 3 bad rows left out of the run" in told(app, "#facts"))
+        assert app.known.done("data")
+
+
+async def test_columns_named_for_one_file_are_forgotten_with_another(home: Path) -> None:
+    (home / "odd.csv").write_text("frage,antwort\nWarum?,Darum.\n")
+    make_rows(home / "rows.jsonl")
+    columns = {"columns": {"user": "frage", "assistant": "antwort"}, "bad_rows": "skip"}
+    async with opened("data", {"datasets": [{"path": "odd.csv"}], "sftui": columns}) as (app, pilot):
+        await sees(pilot, "Warum?")
+        await go_to(pilot, "datasets")
+        await pilot.press("end", *["backspace"] * 7)
+        await types(pilot, "rows.jsonl")
+        await sees(pilot, "Where is parcel 1?")
+        await wait_for(pilot, lambda: app.known.values["sftui"] == {"bad_rows": "skip"})
+        await sees(pilot, "frage, antwort: these rows have no such columns")
+        assert "12 rows, no problems" in told(app, "#facts")
+
+
+async def test_the_rate_of_an_earlier_run_tells_how_long_it_takes(home: Path) -> None:
+    values = spec_of(home, max_length=64, use_peft=True)
+    async with opened("data", values, size=(80, 24)) as (app, pilot):
+        app.warm = FakeWarm()  # type: ignore[assignment]
+        await pilot.press("n")
+        await sees(pilot, "known after the first steps of a run")
+    started = events.RunStarted("earlier", str(home / "model"), "lora", 1, "1", warm=False)
+    loaded = events.ModelLoaded("AutoModelForCausalLM", "llama", 1, 1, "float32", "cpu", "sdpa")
+    steps = [events.StepCompleted(n, 0.1, 1.0, 1e-4, 1.0, 50, 50.0 if n > 2 else 1.0, 1.0) for n in range(1, 7)]
+    folder = create_run(build_spec(values))
+    journal = JournalWriter(folder.journal_file)
+    for event in (started, loaded, *steps):
+        journal.write(event)
+    journal.close()
+    async with opened("data", values, size=(80, 24)) as (app, pilot):
+        app.warm = FakeWarm()  # type: ignore[assignment]
+        await pilot.press("n")
+        await sees(pilot, "for 3 epochs, at 50 tokens/s")
+        # 11 rows, cut at 64: 10 + … + 60 and five times 64 (one has nothing to learn from), three times.
+        await sees(pilot, f"about {round((210 + 5 * 64) * 3 / 50)} s for")
+
+
+async def test_what_was_mended_in_the_tokenizer_is_said_at_the_template(home: Path) -> None:
+    async with opened("data", spec_of(home)) as (app, pilot):
+        app.warm = FakeWarm()  # type: ignore[assignment]
+        note = "#option-chat_template_path .note"
+        await wait_for(pilot, lambda: "No pad token: The end token pads rows." in told(app, note))
+        assert "bos_token once: the template writes it." in told(app, note)
 
 
 async def test_a_large_file_is_counted_by_a_sample_first(home: Path) -> None:

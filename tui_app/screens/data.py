@@ -145,7 +145,7 @@ class DataScreen(RowsScreen):
         if model is None or self._offered_to != model.folder:
             self._offers, self._offered_to = (), model.folder if model is not None else None
             if model is not None and not own:
-                self.run_worker(self._find_templates(model), group="templates", exclusive=True)
+                self.run_worker(partial(self._find_templates, model), group="templates", exclusive=True)
         self.query_one(TemplateRow).set_model(own, self._offers)
 
     def _look_for_rate(self, draft: Draft) -> None:
@@ -153,7 +153,7 @@ class DataScreen(RowsScreen):
         if key != self._rate_key:
             self._rate_key, self._rate = key, None
             if key is not None:
-                self.run_worker(self._find_rate(key), group="rate", exclusive=True)
+                self.run_worker(partial(self._find_rate, key), group="rate", exclusive=True)
 
     async def _find_rate(self, key: RateKey) -> None:
         rate = await in_thread(partial(measured_rate, key))
