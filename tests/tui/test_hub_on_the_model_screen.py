@@ -142,7 +142,7 @@ async def test_a_download_shows_its_progress_and_then_the_model_is_chosen(
         assert "free" in seen(app).lower()
         await pilot.press("enter")
         await sees(pilot, "Downloading org/tiny")
-        await sees(pilot, "3 of 4 files")
+        await sees(pilot, "4 of 5 files")
         await wait_for(pilot, lambda: "▕" in seen(app) and " % " in seen(app))
         hub.released.set()
         await wait_for(pilot, lambda: app.known.model is not None)
@@ -157,7 +157,7 @@ async def test_a_download_is_stopped_and_taken_up_where_it_stopped(hub: Hub, tin
     async with opened("model") as (app, pilot):
         await offered(pilot, app)
         await pilot.press("enter")
-        await sees(pilot, "3 of 4 files")
+        await sees(pilot, "4 of 5 files")
         await wait_for(pilot, lambda: hub.served[WEIGHTS] >= HELD)
         await pilot.press("ctrl+x")
         await sees(pilot, "Stopped. What has arrived is kept.")
