@@ -6,9 +6,7 @@ STEP is that of the checkpoint to go on from, instead of the newest. --queue wai
 """
 
 import contextlib
-import json
 import os
-import platform
 import signal
 import sys
 import time
@@ -16,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
-from core import paths, permissions
+from core import permissions
 from core.errors import SftuiError
 from core.runs import events, queue
 from core.runs.checkpoints import committed_checkpoints, is_committed, size_of_last, step_of
@@ -27,6 +25,7 @@ from core.runs.queue import Ticket
 from core.spec.run_spec import RunSpec
 from core.spec.yaml_file import read_spec
 from core.training.control import Length, RunControl
+from core.training.environment import put_down
 from core.training.finish import facts, run_command
 from core.training.sampler import MemorySampler
 from core.training.troubles import TroubleDesk
@@ -37,7 +36,6 @@ from core.training.worker import TrainingWorker
 _TICK_SECONDS = 0.1
 _LAST_WORD_SECONDS = 30.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "sftui")
 
 
 class Runner:
@@ -107,7 +105,8 @@ class Runner:
             for one in refused:
                 message = f"The run's spec names {one}, and you have not allowed it on this machine."
                 self._emit(events.ProblemNoticed("It will not be run", message))
-            paths.write_atomically(self._folder.environment_file, json.dumps(_environment(), indent=1))
+            for title, message in put_down(self._folder):
+                self._emit(events.ProblemNoticed(title, message))
             if self._resume_step is None:
                 self._resume_step = step_of(last) if last else None
             self._spec = spec
@@ -263,22 +262,6 @@ def _checkpoint_of_end(folder: RunFolder) -> Path | None:
 
 def _failed(error: SftuiError) -> events.RunFailed:
     return events.RunFailed(type(error).__name__, error.title, error.message, error.hint, None, 0, 0.0)
-
-
-def _environment() -> dict[str, object]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "host": platform.node(),
-        "packages": versions,
-        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    }
 
 
 def main() -> int:
