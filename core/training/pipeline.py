@@ -261,6 +261,9 @@ def _save(trainer: Any, target: Path, first: first_weights.FirstWeights) -> None
     shutil.rmtree(beside, ignore_errors=True)
     trainer.save_model(str(beside))
     first_weights.write_plain(beside, first)
+    if (generation := trainer.model.generation_config) is not None:
+        # PEFT leaves it out, and with it the tokens that answers end with.
+        generation.save_pretrained(str(beside))
     # A pickle with this machine's arguments: of no use to a user, and nothing to be loaded from.
     (beside / "training_args.bin").unlink(missing_ok=True)
     flush(beside)

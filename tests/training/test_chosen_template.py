@@ -181,11 +181,12 @@ def test_a_missing_end_token_is_taken_from_the_models_configuration(tmp_path: Pa
 
 @pytest.mark.parametrize("options", [{}, {"load_in_4bit": True}, {"use_peft": False}], ids=["lora", "qlora", "full"])
 def test_a_run_on_a_base_model_with_chatml_gives_a_result_that_has_it(tmp_path: Path, options: dict[str, Any]) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, GenerationConfig
 
     base = make_base(tmp_path / "base")
     rows = write_rows(tmp_path / "rows.jsonl", 8)
-    folder = make_run(base, rows, chat_template_path="chatml", assistant_only_loss=True, **options)
+    saves = {"save_strategy": "steps", "save_steps": 2}
+    folder = make_run(base, rows, chat_template_path="chatml", assistant_only_loss=True, **saves, **options)
     told: list[events.Event] = []
     worker = TrainingWorker(read_spec(folder.spec_file), folder, told.append, RunControl())
     worker.start()
@@ -197,6 +198,11 @@ def test_a_run_on_a_base_model_with_chatml_gives_a_result_that_has_it(tmp_path: 
     tokenizer = AutoTokenizer.from_pretrained(result)
     assert tokenizer.chat_template == BUILT_IN["chatml"].jinja
     assert tokenizer.eos_token == "<|im_end|>"
+    stops = GenerationConfig.from_pretrained(result).eos_token_id
+    assert tokenizer.eos_token_id in (stops if isinstance(stops, list) else [stops])
+    for checkpoint in folder.checkpoints.glob("checkpoint-*"):
+        assert AutoTokenizer.from_pretrained(checkpoint).chat_template == BUILT_IN["chatml"].jinja
+    assert any(folder.checkpoints.glob("checkpoint-*"))
     tensors = load_file(next(result.glob("*.safetensors")))
     if result == folder.model:
         assert tensors["model.embed_tokens.weight"].shape[0] == 605

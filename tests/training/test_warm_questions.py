@@ -21,6 +21,8 @@ from core.errors import SftuiError
 from core.models.inventory_file import Inventory, cached_inventory
 from core.runs import events
 from core.runs.launch import WarmRunner
+from core.training import libraries
+from core.training.questions import Answerer
 from tests.training.runs import events_of, make_run, wait_for
 
 
@@ -79,6 +81,23 @@ def test_it_shows_rows_and_counts_their_tokens(tiny_model: Path, rows: Path, war
     assert seen.texts[seen.ends[-1]] == "<|im_end|>"
     with pytest.raises(SftuiError, match="index"):
         warm.ask({"ask": "row", "index": 0, **asked, "store": str(tiny_model)})
+
+
+def test_a_library_that_cannot_be_imported_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(libraries, "import_libraries", broken)
+    reading, writing = os.pipe()
+    answerer = Answerer(writing)
+    answerer.start()
+    with os.fdopen(reading, "rb") as answers:
+        for number in (1, 2):
+            answerer.ask({"id": number, "ask": "row"})
+            told = json.loads(answers.readline())
+            assert told["id"] == number
+            assert "libcudart" in told["error"]["message"]
+        answerer.stop()
 
 
 def test_a_run_is_obeyed_while_a_question_waits_for_the_imports(tiny_model: Path, rows: Path, warm: WarmRunner) -> None:
