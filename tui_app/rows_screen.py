@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -100,7 +100,9 @@ class RowsScreen(SetupScreen):
         if message.question == "text":
             self._searching.set()
             self._searching = threading.Event()
-            self.run_worker(partial(self._search, message.answer, self._searching), group="search", exclusive=True)
+            # Textual takes a partial of a coroutine function; its types do not say so.
+            search: Any = partial(self._search, message.answer, self._searching)
+            self.run_worker(search, group="search", exclusive=True)
         elif (number := message.answer.replace(",", "").replace(" ", "")).isdecimal():
             self._see(int(number) - 1)
         else:
@@ -176,7 +178,8 @@ class RowsScreen(SetupScreen):
         else:
             self._has_tokens = False
             self._draw_row()
-        self.run_worker(partial(self._read, self._look, facts), group="row", exclusive=True)
+        read: Any = partial(self._read, self._look, facts)
+        self.run_worker(read, group="row", exclusive=True)
 
     async def _read(self, look: Look, facts: DataFacts) -> None:
         from core.data.seen_row import SeenRow

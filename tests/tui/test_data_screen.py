@@ -344,7 +344,8 @@ async def test_the_rate_of_an_earlier_run_tells_how_long_it_takes(home: Path) ->
     steps = [events.StepCompleted(n, 0.1, 1.0, 1e-4, 1.0, 50, 50.0 if n > 2 else 1.0, 1.0) for n in range(1, 7)]
     folder = create_run(build_spec(values))
     journal = JournalWriter(folder.journal_file)
-    for event in (started, loaded, *steps):
+    happened: list[events.Event] = [started, loaded, *steps]
+    for event in happened:
         journal.write(event)
     journal.close()
     async with opened("data", values, size=(80, 24)) as (app, pilot):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
@@ -145,7 +145,9 @@ class DataScreen(RowsScreen):
         if model is None or self._offered_to != model.folder:
             self._offers, self._offered_to = (), model.folder if model is not None else None
             if model is not None and not own:
-                self.run_worker(partial(self._find_templates, model), group="templates", exclusive=True)
+                # Textual takes a partial of a coroutine function; its types do not say so.
+                find: Any = partial(self._find_templates, model)
+                self.run_worker(find, group="templates", exclusive=True)
         self.query_one(TemplateRow).set_model(own, self._offers)
 
     def _look_for_rate(self, draft: Draft) -> None:
@@ -153,7 +155,8 @@ class DataScreen(RowsScreen):
         if key != self._rate_key:
             self._rate_key, self._rate = key, None
             if key is not None:
-                self.run_worker(partial(self._find_rate, key), group="rate", exclusive=True)
+                find: Any = partial(self._find_rate, key)
+                self.run_worker(find, group="rate", exclusive=True)
 
     async def _find_rate(self, key: RateKey) -> None:
         rate = await in_thread(partial(measured_rate, key))
