@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from core.data.rows import DataProblem
     from core.memory.plan import ModelFacts
     from tui_app.draft import Draft
+    from tui_app.row_look import Look
 
 _TABS: dict[View, str] = {"files": "Files", "row": "Row", "numbers": "Numbers", "problems": "Problems"}
 _PACKING = ("packing", "packing_strategy", "padding_free", "train_sampling_strategy")
@@ -69,6 +70,7 @@ class DataScreen(RowsScreen):
         self._offered_to: Path | None = None
         self._refused: tuple[DataProblem, ...] = ()
         self._rate_key: RateKey | None = None
+        self._said: object = None
 
     def compose_step(self) -> ComposeResult:
         """Facts over files, row, numbers and problems: beside each other, or as tabs where it is narrow."""
@@ -138,6 +140,14 @@ class DataScreen(RowsScreen):
             self._look, self._last_longest = None, -1
         self._look_again()
         self._show_tokens()
+
+    def _take(self, look: Look) -> None:
+        super()._take(look)
+        said = (look.seen.choices, look.seen.problems) if look.seen is not None else None
+        if said is not None and said != self._said:
+            # What the tokenizer said of itself stands beside the options, which nothing else may draw again.
+            self._said = said
+            self.show_draft(self.draft)
 
     def _offer_templates(self, draft: Draft) -> None:
         model = draft.model
