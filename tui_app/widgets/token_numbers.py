@@ -76,7 +76,7 @@ def facts_of(found: TokenStatistics, max_length: int | None, *, packing: bool) -
         Fact("Tokens", f"{human_count(found.total)}, {human_count(found.trained)} trained ({percent(share)})"),
         Fact(
             "Cut",
-            _style(f"{percent(found.truncated_share)} {limit}", found.truncated_share),
+            _style(f"{percent(found.truncated_share) if found.truncated else 'none'} {limit}", found.truncated),
             _key(found.truncated, "c"),
         ),
         Fact("", Content(" " * 11) + _style(dropped, found.dropped), _key(found.dropped, "e")),
