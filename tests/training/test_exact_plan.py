@@ -237,7 +237,8 @@ SHARED, EXPERTS = "shared_experts.gate_proj", "experts.down_proj"
         ({"lora_target_modules": ["q_proj"], "lora_target_parameters": [EXPERTS], "load_in_4bit": True},
          {"q_proj", EXPERTS}, {SHARED}),
     ],
-    ids=str,
+    # Sorted: each test process orders a set in its own way, and pytest-xdist wants one id from all of them.
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )  # fmt: skip
 def test_what_is_named_of_a_mixture_is_adapted_and_planned(
     model_of: Callable[[str], Path], values: dict[str, Any], has: set[str], has_not: set[str]
