@@ -21,7 +21,7 @@ LATEST = 1e11
 """No time is later, in seconds: what a journal says must be a date that can be shown."""
 Phase = Literal["preparing", "loading", "adapting", "training", "saving", "sampling"]
 Command = Literal[
-    "stop", "stop_now", "pause", "release", "continue", "checkpoint", "set_max_steps", "set_num_train_epochs"
+    "stop", "stop_now", "pause", "release", "continue", "checkpoint", "sample", "set_max_steps", "set_num_train_epochs"
 ]
 TroubleKind = Literal[
     "not_finite", "loss_spike", "gradient_explosion", "no_progress",
@@ -48,6 +48,12 @@ class GpuUse:
     utilization_percent: int | None
     temperature_celsius: int | None
     power_watts: float | None
+    power_limit_watts: float | None = None
+    clock_mhz: int | None = None
+    """Of its processors now; the next one is as high as it may go."""
+    highest_clock_mhz: int | None = None
+    slowed_by: tuple[str, ...] = ()
+    """Why its clocks are held down, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +188,12 @@ class TrainingStarted:
     epochs: float
     first_step: int = 0
     """The last step of the checkpoint that training goes on from; 0 for a fresh start."""
+    rows_per_step: int | None = None
+    """Rows, or packed sequences, that one optimizer step learns from."""
+    evaluate_every: int | None = None
+    """Steps between two evaluations; None without any, like the next two."""
+    save_every: int | None = None
+    sample_every: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +208,14 @@ class StepCompleted:
     tokens_seen: int
     tokens_per_second: float
     seconds: float
+    """From its first forward pass to the end of its optimizer's work."""
     token_accuracy: float | None = None
+    entropy: float | None = None
+    """Of the predicted tokens, in nats."""
+    data_seconds: float | None = None
+    """Waited for its batches, before it began."""
+    optimizer_seconds: float | None = None
+    """The optimizer's share of `seconds`; the rest is forward and backward."""
 
 
 @dataclass(frozen=True, slots=True)

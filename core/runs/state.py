@@ -103,12 +103,19 @@ class RunState:
     first_step: int = 0
     max_steps: int | None = None
     epochs: float | None = None
+    training: events.TrainingStarted | None = None
+    """How training goes on, as it was last begun."""
     steps: Series[events.StepCompleted] = field(default_factory=Series)
     evaluations: Series[events.EvaluationCompleted] = field(default_factory=Series)
     memory: Series[MemorySample] = field(default_factory=Series)
     checkpoints: tuple[events.CheckpointCommitted, ...] = ()
     base_samples: events.SamplesAnswered | None = None
     tuned_samples: events.SamplesAnswered | None = None
+    """The last of them."""
+    samples: tuple[events.SamplesAnswered, ...] = ()
+    """All answers in training, the oldest first."""
+    rests: tuple[events.RunPaused | events.RunContinued | events.TrainingStarted, ...] = ()
+    """Where the run rested, went on, and was resumed, in order."""
     commands: tuple[events.CommandAccepted, ...] = ()
     problems: tuple[events.ProblemNoticed, ...] = ()
     troubles: Series[events.TroubleNoticed] = field(default_factory=Series)
@@ -222,7 +229,10 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "max_steps": event.max_steps,
                 "epochs": event.epochs,
                 "first_step": event.first_step,
+                "training": event,
                 # What came after the checkpoint that is gone on from is done anew.
+                "rests": (*state.rests, event) if event.first_step else (),
+                "samples": tuple(one for one in state.samples if one.step <= event.first_step),
                 "steps": _up_to(state.steps, event.first_step),
                 "evaluations": _up_to(state.evaluations, event.first_step),
             }
@@ -233,14 +243,16 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
         case events.CheckpointDeleted():
             return {"checkpoints": tuple(one for one in state.checkpoints if one.path != event.path)}
         case events.RunPaused():
-            return {"paused": event}
+            return {"paused": event, "rests": (*state.rests, event)}
         case events.RunContinued():
-            return {"paused": None}
+            return {"paused": None, "rests": (*state.rests, event)}
         case events.LengthChanged():
             # TrainingStarted, which follows, tells what it comes to.
             return {}
         case events.SamplesAnswered():
-            return {"base_samples" if event.who == "base" else "tuned_samples": event}
+            if event.who == "base":
+                return {"base_samples": event}
+            return {"tuned_samples": event, "samples": (*state.samples, event)}
         case events.CommandAccepted():
             return {"commands": (*state.commands, event)}
         case events.ProblemNoticed():
