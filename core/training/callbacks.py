@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from core.runs import events
@@ -11,6 +12,7 @@ from core.runs.events import Event
 from core.training.control import RunControl
 from core.training.randomness import Randomness
 from core.training.saving import CheckpointSaver
+from core.training.step_clock import StepClock
 from core.training.troubles import TroubleDesk
 from core.training.watch import Pulse, StepWatch
 
@@ -18,10 +20,12 @@ from core.training.watch import Pulse, StepWatch
 class JournalCallback(TrainerCallback):  # type: ignore[misc]
     """Turns what the trainer tells into events."""
 
-    def __init__(self, emit: Callable[[Event], object]) -> None:
+    def __init__(
+        self, emit: Callable[[Event], object], clock: StepClock, sample_every: int | None = None
+    ) -> None:
         self._emit = emit
-        self._step_began = 0.0
-        self._step_seconds = 0.0
+        self._clock = clock
+        self._sample_every = sample_every
         self._tokens_seen = 0
         self._tokens_before = 0
         self._tokens_at_last_step = 0
@@ -29,15 +33,36 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Tell how far there is to go."""
         self._tokens_before = self._tokens_at_last_step = _tokens_counted(state)
-        self._emit(events.TrainingStarted(state.max_steps, float(state.num_train_epochs), state.global_step))
+        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self._emit(
+            events.TrainingStarted(
+                max_steps=state.max_steps,
+                epochs=float(state.num_train_epochs),
+                first_step=state.global_step,
+                rows_per_step=rows,
+                evaluate_every=_every(args.eval_strategy, state.eval_steps, state),
+                save_every=_every(args.save_strategy, state.save_steps, state),
+                sample_every=self._sample_every,
+            )
+        )
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the step's clock."""
-        self._step_began = time.monotonic()
+        self._clock.begin()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The gradients are there."""
+        self._clock.begin_optimizer()
+
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The weights are new."""
+        self._clock.end_optimizer()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop the step's clock; what evaluating and saving take is not the step's."""
-        self._step_seconds = time.monotonic() - self._step_began
+        self._clock.end()
 
     def on_log(
         self,
@@ -65,6 +90,7 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
         self._tokens_seen = self._tokens_before + int(logs["num_tokens"])
         tokens = self._tokens_seen - self._tokens_at_last_step
         self._tokens_at_last_step = self._tokens_seen
+        times = self._clock.times
         return events.StepCompleted(
             step=state.global_step,
             epoch=float(state.epoch or 0.0),
@@ -72,9 +98,12 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
             learning_rate=float(logs["learning_rate"]),
             grad_norm=_optional(logs, "grad_norm"),
             tokens_seen=self._tokens_seen,
-            tokens_per_second=tokens / self._step_seconds if self._step_seconds else 0.0,
-            seconds=self._step_seconds,
+            tokens_per_second=tokens / times.total if times.total else 0.0,
+            seconds=times.total,
             token_accuracy=_optional(logs, "mean_token_accuracy"),
+            entropy=_optional(logs, "entropy"),
+            data_seconds=times.data,
+            optimizer_seconds=times.optimizer,
         )
 
 
@@ -109,8 +138,9 @@ class PulseCallback(TrainerCallback):  # type: ignore[misc]
     A save may take as long as it takes; an evaluation shows itself by its batches.
     """
 
-    def __init__(self, pulse: Pulse) -> None:
+    def __init__(self, pulse: Pulse, clock: StepClock) -> None:
         self._pulse = pulse
+        self._clock = clock
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A step begins."""
@@ -138,10 +168,16 @@ class PulseCallback(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """All held-out rows are evaluated."""
         self._go_on(control)
+        self._clock.wait()
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """All the others have seen the step's figures, and have rested if they were to."""
+        self._clock.wait()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A checkpoint is written."""
         self._pulse.beat()
+        self._clock.wait()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Nothing more is promised."""
@@ -221,6 +257,19 @@ def _tokens_counted(state: TrainerState) -> int:
         count = int(entry.get("num_tokens", last))
         total, last = (total + last if count < last else total), count
     return total + last
+
+
+def settle_device() -> None:
+    """Wait until a GPU has done what it was told: it works on after a call has returned."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _every(strategy: str, steps: float | None, state: TrainerState) -> int | None:
+    """Steps between two of what is done by a strategy; None where it is never done."""
+    if strategy == "epoch":
+        return max(1, round(state.max_steps / max(1, state.num_train_epochs)))
+    return max(1, int(steps)) if strategy == "steps" and steps else None
 
 
 def _optional(logs: dict[str, float], name: str) -> float | None:

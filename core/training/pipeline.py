@@ -34,12 +34,13 @@ from core.runs.folder import RunFolder
 from core.spec.problems import SpecError
 from core.spec.run_spec import RunSpec
 from core.spec.yaml_file import read_spec, to_yaml
-from core.training.callbacks import CommandCallback, JournalCallback, PulseCallback, WatchCallback
+from core.training.callbacks import CommandCallback, JournalCallback, PulseCallback, WatchCallback, settle_device
 from core.training.control import RunControl
 from core.training.data_of_run import keep_to_data
 from core.training.first_batch import check_first_batch
 from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
+from core.training.step_clock import StepClock
 from core.training.troubles import TroubleDesk
 
 Emit = Callable[[Event], object]
@@ -134,11 +135,12 @@ def _train(
 
     arguments = training_arguments(spec, run.folder, request.dtype, request.device)
     saver = CheckpointSaver(run.folder, spec.save_total_limit, emit, control)
+    clock = StepClock(settle_device)
     callbacks = [
-        JournalCallback(emit),
+        JournalCallback(emit, clock),
         WatchCallback(TroubleDesk(spec.sftui, emit, control)),
         CommandCallback(emit, control, saver),
-        PulseCallback(control.pulse),
+        PulseCallback(control.pulse, clock),
     ]
     trainer = make_trainer(model, tokenizer, data, arguments, callbacks, saver)
     control.check()
