@@ -1,0 +1,120 @@
+"""A model of PyTorch's caching allocator for CUDA: where blocks lie, and what it reserves of the device for them.
+
+After c10/cuda/CUDACachingAllocator.cpp, without expandable segments, with one stream, and on a device that has room:
+there it never has to give cached segments back.
+"""
+
+from __future__ import annotations
+
+import bisect
+
+_MIB = 1 << 20
+_MIN_BLOCK = 512
+_SMALL_SIZE = _MIB
+"""Up to here a block comes from the pool of small ones."""
+_SMALL_SEGMENT = 2 * _MIB
+_LARGE_SEGMENT = 20 * _MIB
+_MIN_LARGE_ALLOCATION = 10 * _MIB
+"""From here on a block gets a segment of its own size, rounded up."""
+_ROUND_LARGE = 2 * _MIB
+
+
+class Block:
+    """Bytes of one segment, taken or free, between their neighbours there."""
+
+    __slots__ = ("address", "free", "next", "previous", "size", "small")
+
+    def __init__(self, address: int, size: int, small: bool) -> None:
+        self.address = address
+        self.size = size
+        self.small = small
+        self.free = False
+        self.previous: Block | None = None
+        self.next: Block | None = None
+
+
+class AllocatorModel:
+    """Takes and frees blocks as the device's allocator would, and keeps count of bytes."""
+
+    def __init__(self) -> None:
+        self.allocated = 0
+        """Bytes of the blocks that are taken, each rounded up."""
+        self.allocated_peak = 0
+        self.reserved = 0
+        """Bytes of all segments."""
+        self.reserved_peak = 0
+        # Free blocks by size, then address: the first that is large enough fits best.
+        self._small: list[tuple[int, int, Block]] = []
+        self._large: list[tuple[int, int, Block]] = []
+        self._end = 0
+
+    def allocate(self, size: int) -> Block:
+        """Take a block for `size` bytes, at least one."""
+        size = rounded(size)
+        small = size <= _SMALL_SIZE
+        pool = self._small if small else self._large
+        place = bisect.bisect_left(pool, (size,))
+        block = pool.pop(place)[2] if place < len(pool) else self._new_segment(size, small)
+        block.free = False
+        rest = block.size - size
+        if rest >= _MIN_BLOCK if small else rest > _SMALL_SIZE:
+            self._split(block, size)
+        self.allocated += block.size
+        self.allocated_peak = max(self.allocated_peak, self.allocated)
+        return block
+
+    def free(self, block: Block) -> None:
+        """Give a block back; it becomes one with free neighbours."""
+        self.allocated -= block.size
+        before, after = block.previous, block.next
+        if before is not None and before.free:
+            self._forget(before)
+            block = _join(before, block)
+        if after is not None and after.free:
+            self._forget(after)
+            block = _join(block, after)
+        self._keep(block)
+
+    def _new_segment(self, size: int, small: bool) -> Block:
+        segment = _segment_size(size)
+        self.reserved += segment
+        self.reserved_peak = max(self.reserved_peak, self.reserved)
+        block = Block(self._end, segment, small)
+        self._end += segment
+        return block
+
+    def _split(self, block: Block, size: int) -> None:
+        rest = Block(block.address + size, block.size - size, block.small)
+        rest.previous, rest.next = block, block.next
+        if block.next is not None:
+            block.next.previous = rest
+        block.next, block.size = rest, size
+        self._keep(rest)
+
+    def _keep(self, block: Block) -> None:
+        block.free = True
+        pool = self._small if block.small else self._large
+        bisect.insort(pool, (block.size, block.address, block))
+
+    def _forget(self, block: Block) -> None:
+        pool = self._small if block.small else self._large
+        del pool[bisect.bisect_left(pool, (block.size, block.address))]
+
+
+def rounded(size: int) -> int:
+    """The bytes of a block for `size` bytes."""
+    return max(_MIN_BLOCK, -(-size // _MIN_BLOCK) * _MIN_BLOCK)
+
+
+def _segment_size(size: int) -> int:
+    if size <= _SMALL_SIZE:
+        return _SMALL_SEGMENT
+    return _LARGE_SEGMENT if size < _MIN_LARGE_ALLOCATION else -(-size // _ROUND_LARGE) * _ROUND_LARGE
+
+
+def _join(first: Block, second: Block) -> Block:
+    first.size += second.size
+    first.next = second.next
+    if second.next is not None:
+        second.next.previous = first
+    return first
