@@ -65,7 +65,7 @@ def inventory_of(config: Any, auto_class: AutoClass, *, trusted: bool = False) -
     quantized = _quantized_weights(_build(config, auto_class, trusted))
     adapted = _adapted_weights(_build(config, auto_class, trusted))
     saved = model.state_dict().keys()
-    kept = {name: _float32_names(model, dtype, saved) for name, dtype in _SIXTEEN_BIT.items()}
+    kept = {name: float32_names(model, dtype, saved) for name, dtype in _SIXTEEN_BIT.items()}
     modules = dict(model.named_modules())
     head, claimed = model.get_output_embeddings(), claimed_by_peft(model.config.model_type)
     part_of = _parts(model)
@@ -136,7 +136,7 @@ def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _float32_names(model: Any, dtype: torch.dtype, saved: Collection[str]) -> set[str]:
+def float32_names(model: Any, dtype: torch.dtype, saved: Collection[str]) -> set[str]:
     """What from_pretrained keeps in float32 when it loads in `dtype`: only what is in a checkpoint."""
     plan = model._get_dtype_plan(dtype)
     if not plan:

@@ -83,8 +83,8 @@ def load_model(
     auto_class = getattr(transformers, request.architecture.auto_class)
     report = _LoadReport()
     try:
-        config = _config(request, trusted)
-        skipped = _skipped_modules(spec, auto_class, config, trusted)
+        config = model_config(request, trusted)
+        skipped = skipped_modules(spec, auto_class, config, trusted)
         with _watched(meter), report.listening():
             model, info = auto_class.from_pretrained(
                 str(request.folder),
@@ -137,7 +137,8 @@ def limit_hub_kernels(allowed: list[str]) -> None:
     hub_kernels.get_kernel = get_kernel
 
 
-def _config(request: LoadRequest, trusted: bool) -> Any:
+def model_config(request: LoadRequest, trusted: bool) -> Any:
+    """The configuration that the model is built from."""
     config = AutoConfig.from_pretrained(str(request.folder), trust_remote_code=trusted, local_files_only=True)
     # A config.json may name kernels of its own; only the request decides.
     config._attn_implementation = request.attention
@@ -151,8 +152,8 @@ def _config(request: LoadRequest, trusted: bool) -> Any:
     return config
 
 
-def _skipped_modules(spec: RunSpec, auto_class: Any, config: Any, trusted: bool) -> list[str] | None:
-    """The modules that stay as they are, or None for transformers' own list, which a list of ours would replace."""
+def skipped_modules(spec: RunSpec, auto_class: Any, config: Any, trusted: bool) -> list[str] | None:
+    """The modules that bitsandbytes leaves as they are, or None for transformers' own list, which ours would replace."""
     always = never_quantized(config.model_type)
     if spec.quantization == "none" or not (spec.sftui.skip_modules or always):
         return None
