@@ -153,7 +153,7 @@ def model_config(request: LoadRequest, trusted: bool) -> Any:
 
 
 def skipped_modules(spec: RunSpec, auto_class: Any, config: Any, trusted: bool) -> list[str] | None:
-    """The modules that bitsandbytes leaves as they are, or None for transformers' own list, which ours would replace."""
+    """The modules that are not quantized, or None for transformers' own list, which a list of ours would replace."""
     always = never_quantized(config.model_type)
     if spec.quantization == "none" or not (spec.sftui.skip_modules or always):
         return None
