@@ -11,6 +11,7 @@ from typing import Any
 
 from core.cli_doctor import add_doctor_command
 from core.cli_queue import add_queue_command
+from core.cli_results import add_result_commands
 from core.cli_runs import DONE, add_run_commands, complain, start
 from core.errors import SftuiError
 from core.text import safe
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_run_commands(command)
     add_queue_command(command)
+    add_result_commands(command)
     add_doctor_command(command)
     return parser
 

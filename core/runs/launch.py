@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
@@ -84,15 +84,16 @@ class WarmRunner:
         self._has_run = False
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[dict[str, Any]]] = {}
+        self._hearing: dict[int, Callable[[dict[str, Any]], object]] = {}
         self._asked = 0
         threading.Thread(target=self._take_answers, name="sftui-warm-answers", daemon=True).start()
 
     @classmethod
-    def start(cls) -> "WarmRunner":
-        """Start the process; returns at once. It sees the GPU that a run with `device: auto` would get now."""
+    def start(cls, wish: str = "auto") -> "WarmRunner":
+        """Start the process; returns at once. It sees the GPU that a run with this `sftui.device` would get now."""
         log_folder = paths.state_home()
         log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        device = _device("auto")
+        device = _device(wish)
         with paths.open_log(log_folder / "warm.log") as log:
             pipe = subprocess.PIPE
             return cls(_spawn("core.training.warm", [], device, stdin=pipe, output=pipe, errors=log), device)
@@ -117,11 +118,16 @@ class WarmRunner:
         self._fail_all()
         return True
 
-    def ask(self, question: Mapping[str, Any], timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+    def ask(
+        self,
+        question: Mapping[str, Any],
+        timeout: float | None = ANSWER_SECONDS,
+        hear: Callable[[dict[str, Any]], object] | None = None,
+    ) -> dict[str, Any]:
         """The answer to a question; blocks, so for a background thread.
 
-        Raises SftuiError if the question cannot be answered; NoAnswerError if the process has ended or has a run, or
-        after `timeout` seconds.
+        `hear` is told the parts that a long answer comes in, in a thread of its own. Raises SftuiError if the question
+        cannot be answered; NoAnswerError if the process has ended or has a run, or after `timeout` seconds.
         """
         if not self.is_idle:
             raise _no_answer()
@@ -130,6 +136,8 @@ class WarmRunner:
             self._asked += 1
             number = self._asked
             self._waiting[number] = future
+            if hear is not None:
+                self._hearing[number] = hear
             try:
                 self._write({**question, "id": number})
             except (OSError, ValueError) as error:
@@ -144,6 +152,13 @@ class WarmRunner:
             self._waiting.pop(number, None)
             message = f"There was no answer within {timeout:.0f} seconds."
             raise NoAnswerError("The warm runner is busy", message, "Ask again later.") from error
+        finally:
+            self._hearing.pop(number, None)
+
+    def cancel(self) -> None:
+        """Let the long answers that were asked for until now come to an end, with what there is by then."""
+        with contextlib.suppress(OSError, ValueError), self._lock:
+            self._write({"cancel": self._asked})
 
     def close(self) -> None:
         """Let an idle process end; one that has a run goes on."""
@@ -172,6 +187,10 @@ class WarmRunner:
                     # The process died while it answered.
                     break
                 told = json.loads(line)
+                if "part" in told:
+                    if hear := self._hearing.get(told["id"]):
+                        hear(told["part"])
+                    continue
                 future = self._waiting.pop(told["id"], None)
                 if future is None:
                     continue

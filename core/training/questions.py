@@ -6,7 +6,8 @@ import os
 import queue
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,25 @@ from core.diagnosis import diagnose
 from core.errors import SftuiError
 from core.training.libraries import libraries_to_oneself
 
+IN_PARTS = ("open_result", "chat", "measure")
+"""Questions whose answers come in parts."""
+
+
+class Talk:
+    """What the answer to one question is told through, piece by piece, before it is whole."""
+
+    def __init__(self, say: Callable[[dict[str, Any]], object], is_over: Callable[[], bool]) -> None:
+        self.say = say
+        """Tell a part of the answer."""
+        self.is_over = is_over
+        """Whether nobody wants to hear more."""
+
 
 class Answerer(threading.Thread):
-    """Writes an answer for each question to a pipe, of which it is the owner: one JSON line, {"id", "answer"|"error"}.
+    """Writes an answer for each question to a pipe, of which it is the owner: JSON lines, {"id", "answer"|"error"}.
 
-    A question that is under way when it is stopped goes on to its end; those behind it are dropped.
+    Before them, a long answer may have lines of its parts, {"id", "part"}. A question that is under way when it is
+    stopped goes on to its end, which a long one comes to soon; those behind it are dropped.
     """
 
     def __init__(self, pipe: int) -> None:
@@ -26,10 +41,15 @@ class Answerer(threading.Thread):
         self._pipe = pipe
         self._questions: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._stopped = False
+        self._cancelled_up_to = 0
 
     def ask(self, question: Mapping[str, Any]) -> None:
         """Take a question; returns at once."""
         self._questions.put(question)
+
+    def cancel(self, up_to: int) -> None:
+        """Let long answers to questions up to this number come to an end; returns at once."""
+        self._cancelled_up_to = up_to
 
     def stop(self) -> None:
         """Answer nothing more; returns at once."""
@@ -41,23 +61,33 @@ class Answerer(threading.Thread):
         # Whoever asked may be gone: there is nobody to tell then.
         with contextlib.suppress(OSError), os.fdopen(self._pipe, "wb", buffering=0) as pipe:
             while (question := self._questions.get()) is not None:
-                told = self._told(question)
+                told = self._told(question, partial(_write, pipe, question["id"]))
                 if told is None:
                     return
-                line = memoryview(json.dumps({"id": question["id"], **told}).encode() + b"\n")
-                while line:
-                    line = line[pipe.write(line) :]
+                _write(pipe, question["id"], told)
 
-    def _told(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _told(self, question: Mapping[str, Any], write: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
         """The answer, or why there is none, such as a library that cannot be imported; None once it is stopped."""
+        number = question["id"]
+        talk = Talk(lambda part: write({"part": part}), lambda: self._stopped or number <= self._cancelled_up_to)
         try:
             with libraries_to_oneself():
-                return None if self._stopped else {"answer": answer(question)}
+                if self._stopped:
+                    return None
+                if question.get("ask") in IN_PARTS:
+                    return {"answer": answer_in_parts(question, talk)}
+                return {"answer": answer(question)}
         except Exception as error:  # noqa: BLE001 - whatever it was, whoever asked must hear of it
             if not isinstance(error, SftuiError):
                 traceback.print_exception(error)
             found = diagnose(error)
             return {"error": {"title": found.title, "message": found.message, "hint": found.hint}}
+
+
+def _write(pipe: Any, number: int, told: dict[str, Any]) -> None:
+    line = memoryview(json.dumps({"id": number, **told}).encode() + b"\n")
+    while line:
+        line = line[pipe.write(line) :]
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,3 +112,21 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             return answer_lengths(question)
         case other:
             raise SftuiError("Not a question", f"The warm runner has no answer to {other!r}.")
+
+
+def answer_in_parts(question: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
+    """The answer to one question about a run's result, told in parts on the way. Raises SftuiError.
+
+    {"ask": "open_result", "of", "step", "device", "all"}                    an Opened; parts are Phases
+    {"ask": "chat", "side", "turns", "sampling"}                             a Said; parts are {"text"}
+    {"ask": "measure", "sides", "rows"}                                      by side a Measured; parts are Progress
+    """
+    from core.results import answering
+
+    match question["ask"]:
+        case "open_result":
+            return answering.open_result(question, talk.say, talk.is_over)
+        case "chat":
+            return answering.chat(question, talk.say, talk.is_over)
+        case _:
+            return answering.measure(question, talk.say, talk.is_over)

@@ -1,7 +1,9 @@
 """A process that has its libraries loaded before there is a run, and becomes the runner of the first one it is given.
 
-python -m core.training.warm        JSON lines on standard input: {"run": FOLDER} ends the waiting; {"id", "ask", …} is
-                                    answered by a line on standard output; the end of input without a run ends it
+python -m core.training.warm
+
+JSON lines on standard input: {"run": FOLDER} ends the waiting; {"id", "ask", …} is answered by lines on standard
+output; {"cancel": ID} ends long answers up to that one; the end of input without a run ends the process.
 """
 
 import json
@@ -32,7 +34,10 @@ def main() -> int:
             folder = RunFolder(Path(told["run"]))
             _write_to(folder.log_file)
             return Runner(folder, warm=True).run()
-        answerer.ask(told)
+        if "cancel" in told:
+            answerer.cancel(told["cancel"])
+        else:
+            answerer.ask(told)
     # Waiting for the imports would keep an orphan busy for seconds.
     os._exit(0)
 
