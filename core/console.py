@@ -8,6 +8,7 @@ from tqdm import tqdm
 from core.runs import events
 from core.runs.data_words import data_lines, left_out_lines
 from core.runs.events import Entry, encode
+from core.runs.memory_words import out_of_memory_lines, peak_words, probe_words
 from core.runs.state import RunState
 from core.text import human_bytes, human_count, human_duration, safe, shorten
 
@@ -45,6 +46,8 @@ class TextReporter:
                 self._read(progress)
             case events.RunFinished() | events.RunStopped() | events.RunFailed():
                 self.close()
+                if state.peak is not None:
+                    self._print(peak_words(state.peak))
                 self._say(entry.event)
             case event:
                 self._say(event)
@@ -129,6 +132,8 @@ def _describe(event: events.Event) -> str:
             return f"  {human_count(event.trainable_parameters)} parameters to train ({share:.2%})"
         case events.EvaluationCompleted():
             return f"held-out loss at step {event.step:,}: {event.loss:.4f}"
+        case events.MemoryProbed():
+            return probe_words(event)
         case events.CheckpointCommitted():
             return f"checkpoint at step {event.step:,}: {safe(event.path)}, {human_bytes(event.size_bytes)}"
         case events.CheckpointDeleted():
@@ -154,6 +159,9 @@ def _describe(event: events.Event) -> str:
             return f"stopped at step {event.step:,} ({safe(event.reason)}); {saved}"
         case events.RunFailed():
             lines = [f"failed: {safe(event.title)}", safe(event.message, keep_newlines=True), safe(event.hint)]
+            if event.memory is not None:
+                known = out_of_memory_lines(event.memory, event.step)
+                lines += [f"  {name:8} {words}" for name, words in known]
             return "\n".join(line for line in lines if line)
         case _:
             return ""

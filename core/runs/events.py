@@ -25,7 +25,7 @@ Command = Literal[
 ]
 TroubleKind = Literal[
     "not_finite", "loss_spike", "gradient_explosion", "no_progress",
-    "gpu_slowed", "gpu_memory_error", "gpu_lost", "host_memory", "disk",
+    "gpu_slowed", "gpu_memory_error", "gpu_lost", "gpu_error", "host_memory", "disk",
 ]  # fmt: skip
 TroubleAction = Literal["go_on", "pause", "stop"]
 ACTION_WORDS: dict[TroubleAction, str] = {
@@ -64,6 +64,54 @@ class Answer:
     answer: str
     expected: str | None
     """The dataset's own answer, where the prompt came from a held-out row."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUser:
+    """A process on a GPU; None where the driver or the system does not tell. Foreign."""
+
+    pid: int
+    user: str | None
+    command: str | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """A change of the spec that makes a run smaller; every step still learns from as many rows."""
+
+    title: str
+    sets: tuple[str, ...]
+    """What it sets, as "name=value"."""
+    saved_bytes: int | None
+    """By the plan; None where that does not tell."""
+    begins_anew: bool = False
+    """Whether checkpoints from before the change cannot be gone on from."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfMemory:
+    """What was known when the memory ran out; None where nobody tells."""
+
+    device: Literal["gpu", "host"]
+    phase: str
+    batch_rows: int | None = None
+    """Of the batch that was worked on, as the model sees it: rows, and tokens of all of them with their padding."""
+    batch_tokens: int | None = None
+    wanted_bytes: int | None = None
+    """The piece that could not be had."""
+    held_bytes: int | None = None
+    """By the run's process."""
+    predicted_bytes: int | None = None
+    """By the plan, for the whole run."""
+    total_bytes: int | None = None
+    others_bytes: int | None = None
+    """By all other processes, now and when the run began."""
+    others_bytes_at_start: int | None = None
+    newcomers: tuple[GpuUser, ...] = ()
+    """Processes that came onto the GPU since the run began."""
+    mends: tuple[Mend, ...] = ()
+    """The best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +288,37 @@ class MemorySampled:
 
 
 @dataclass(frozen=True, slots=True)
+class PeakMeasured:
+    """The most that the run has held since it loads its model; told when it has grown, and at the end of training."""
+
+    step: int
+    device: Literal["gpu", "host"]
+    """A GPU's memory, or on a CPU the growth of the process: the two are not to be compared."""
+    bytes: int
+    """In all; on a GPU with CUDA's context."""
+    allocated_bytes: int | None = None
+    """In tensors; None on a CPU, like the next one."""
+    reserved_bytes: int | None = None
+    """By PyTorch's allocator."""
+    predicted_bytes: int | None = None
+    """By the plan; None where it left something out."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryProbed:
+    """Two steps on the longest rows were tried before training, and everything was put back as it was."""
+
+    device: Literal["gpu", "host"]
+    bytes: int
+    """The peak of them, as in PeakMeasured."""
+    total_bytes: int | None
+    rows: int
+    """Of the largest batch, and its tokens with their padding."""
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointCommitted:
     """A checkpoint is whole on the disk. `path` is relative to the run's folder."""
 
@@ -359,6 +438,8 @@ class RunFailed:
     traceback_file: str | None
     step: int
     seconds: float
+    memory: OutOfMemory | None = None
+    """Where the memory ran out."""
 
 
 Event = (
@@ -375,6 +456,8 @@ Event = (
     | StepCompleted
     | EvaluationCompleted
     | MemorySampled
+    | PeakMeasured
+    | MemoryProbed
     | CheckpointCommitted
     | CheckpointDeleted
     | RunPaused
@@ -498,6 +581,9 @@ def _plain_types(hint: Any) -> tuple[type, ...]:
 
 
 def _restorer(hint: Any) -> Restore | None:
+    if isinstance(hint, types.UnionType):
+        others = [one for one in typing.get_args(hint) if one is not types.NoneType]
+        hint = others[0] if len(others) == 1 else hint
     if dataclasses.is_dataclass(hint):
         return lambda fields: _build(hint, _of(fields, (dict,)))
     if typing.get_origin(hint) is not tuple:

@@ -73,6 +73,8 @@ class MemorySample:
 
     time: float
     use: events.MemorySampled
+    step: int = 0
+    """The last completed optimizer step by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,9 @@ class RunState:
     steps: Series[events.StepCompleted] = field(default_factory=Series)
     evaluations: Series[events.EvaluationCompleted] = field(default_factory=Series)
     memory: Series[MemorySample] = field(default_factory=Series)
+    peak: events.PeakMeasured | None = None
+    """The most that was held, since the run was last started."""
+    probed: events.MemoryProbed | None = None
     checkpoints: tuple[events.CheckpointCommitted, ...] = ()
     base_samples: events.SamplesAnswered | None = None
     tuned_samples: events.SamplesAnswered | None = None
@@ -158,7 +163,7 @@ def reduce_all(state: RunState, entries: Sequence[Entry]) -> RunState:
         if type(event) is events.StepCompleted:
             steps.append(event)
         elif type(event) is events.MemorySampled:
-            memory.append(MemorySample(entry.time, event))
+            memory.append(MemorySample(entry.time, event, steps[-1].step if steps else state.step))
         else:
             state = reduce(_extended(state, steps, memory), entry)
             steps, memory = [], []
@@ -178,7 +183,7 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
         case events.StepCompleted():
             return {"steps": state.steps.append(event)}
         case events.MemorySampled():
-            return {"memory": state.memory.append(MemorySample(entry.time, event))}
+            return {"memory": state.memory.append(MemorySample(entry.time, event, state.step))}
         case events.EvaluationCompleted():
             return {"evaluations": state.evaluations.append(event)}
         case events.RunQueued():
@@ -206,6 +211,8 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "load_progress": None,
                 "commands": (),
                 "present_troubles": (),
+                "peak": None,
+                "probed": None,
                 "paused": None,
                 "outcome": None,
             }
@@ -236,6 +243,10 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "steps": _up_to(state.steps, event.first_step),
                 "evaluations": _up_to(state.evaluations, event.first_step),
             }
+        case events.PeakMeasured():
+            return {"peak": event}
+        case events.MemoryProbed():
+            return {"probed": event}
         case events.CheckpointCommitted():
             # A step that is done anew after a resume may be saved anew too.
             others = tuple(one for one in state.checkpoints if one.path != event.path)

@@ -17,6 +17,9 @@ from core.runs.journal import JournalReader, JournalWriter
 ROOT = Path(__file__).parents[2]
 GPU = events.GpuUse(0, "NVIDIA L4", 24_000, 12_000, None, 97, 61, 71.5)
 ANSWERS = (events.Answer("Wer?", "Ich \u202e ☃ \ud83d", None), events.Answer("a", "b", "c"))
+MENDS = (events.Mend("Batch 1", ("per_device_train_batch_size=1",), 1_000), events.Mend("Anew", (), None, True))
+NEWCOMER = events.GpuUser(4121, "ml", "vllm", None)
+RAN_OUT = events.OutOfMemory("gpu", "training", 4, 8_192, 10, 20, None, 40, 5, 0, (NEWCOMER,), MENDS)
 EVERY_EVENT: tuple[events.Event, ...] = (
     events.RunQueued("run", "model", "qlora", 42, 2, "GPU 0, behind another"),
     events.RunStarted("run", "model", "qlora", 42, "0.1.0", warm=True),
@@ -31,6 +34,8 @@ EVERY_EVENT: tuple[events.Event, ...] = (
     events.StepCompleted(1, 0.1, 2.5, 2e-4, None, 1000, 512.5, 0.5, 0.75),
     events.EvaluationCompleted(10, 2.25, 1.5),
     events.MemorySampled(1_000, 2_000, 8_000, 12.5, (GPU,)),
+    events.PeakMeasured(3, "gpu", 9_000, 8_000, 8_500, None),
+    events.MemoryProbed("host", 9_000, 80_000, 4, 8_192, 2.5),
     events.CheckpointCommitted(50, "checkpoints/checkpoint-50", 12_345, 0.25),
     events.CheckpointDeleted("checkpoints/checkpoint-10"),
     events.RunPaused(60, "The disk is full", "checkpoints/checkpoint-60 is not saved yet."),
@@ -43,7 +48,7 @@ EVERY_EVENT: tuple[events.Event, ...] = (
     events.TroubleEnded("gpu_slowed", 62),
     events.RunFinished(100, "adapter", 61.5),
     events.RunStopped(60, None, "stopped by SIGTERM", 30.5, released=True),
-    events.RunFailed("ValueError", "title", "message", "hint", "traceback.txt", 3, 4.5),
+    events.RunFailed("ValueError", "title", "message", "hint", "traceback.txt", 3, 4.5, RAN_OUT),
 )  # fmt: skip
 
 
