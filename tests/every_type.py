@@ -28,7 +28,7 @@ _NEEDED: dict[str, dict[str, Any]] = {
 }
 # Their layers differ from one another and name each other.
 _WHOLE = frozenset(
-    {"dots3_note", "dots3_note_text", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text",
+    {"dory", "dots3_note", "dots3_note_text", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text",
      "olmo_hybrid"}
 )  # fmt: skip
 # Both of their kinds of layers are in the first eight.

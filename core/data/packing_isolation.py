@@ -1,26 +1,26 @@
 """Which models keep rows apart that are put into one sequence.
 
-Measured by tests/bench/packing_isolation.py with transformers 5.23 on a CPU, with sdpa and eager attention, in the
-batches of TRL's own collator.
+Measured by tests/bench/packing_isolation.py with transformers 5.23 and 5.24 on a CPU, with sdpa and eager attention,
+in the batches of TRL's own collator.
 """
 
 import importlib.util
 
 _APART = """
-    apertus arcee aria_text axk1 axk2 beam bitnet codegen cohere cohere2 cohere2_moe cohere2_vision
+    apertus apertus1p5_text arcee aria_text axk1 axk2 beam bitnet codegen cohere cohere2 cohere2_moe cohere2_vision
     cohere_compass_text cosmos3_omni ctrl cwm deepseek_v3 deepseek_v32 deepseek_v4 deepseek_vl deepseek_vl_hybrid
-    diffllama doge dots1 emu3 ernie4_5 ernie4_5_moe exaone4 exaone4_5 exaone_moe flex_olmo flint fuyu gemma gemma2
-    gemma3 gemma3_text gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text git glm glm4 glm4_moe
+    diffllama doge dory dots1 emu3 ernie4_5 ernie4_5_moe exaone exaone4 exaone4_5 exaone_moe flex_olmo flint fuyu gemma
+    gemma2 gemma3 gemma3_text gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text git glm glm4 glm4_moe
     glm4_moe_lite glm_moe_dsa got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gptj granite
     granite_docling granite_swa granitemoe granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense
-    hunyuan_v1_moe hy_v3 hy_v4 hyperclovax hyperclovax_vision_v2 idefics2 idefics3 internlm3 internvl iquestcoder
-    jais2 janus jetmoe kimi_k25 kolibri1 laguna lighton_ocr llama llama4 llama4_text llava llava_next
-    llava_next_video llava_onevision longcat_flash mellum mimo_v2_flash minicpm3 minimax_m2 minimax_m3_vl
-    minimax_m3_vl_text ministral ministral3 mistral mistral3 mistral_large4 mixtral mllama modernbert-decoder
-    moshi moss_transcribe_diarize muse_glimmer muse_spark nanochat nemotron olmo olmo2 olmo3 olmoe ovis2 persimmon
-    phi phi3 phi4_multimodal phimoe pp_chart2table qianfan_ocr qwen2 qwen2_moe qwen3 qwen3_moe
-    qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe seed_oss shieldgemma2 smollm3 smolvlm solar_open stablelm
-    starcoder2 unlimited_ocr vaultgemma video_llama_3 video_llava vipllava youtu
+    hunyuan_v1_moe hy_v3 hy_v4 hyperclovax hyperclovax_vision_v2 idefics2 idefics3 internlm3 internvl iquestcoder jais2
+    janus jetmoe kimi_k25 kolibri1 laguna lighton_ocr llama llama4 llama4_text llava llava_next llava_next_video
+    llava_onevision longcat_flash mellum mimo_v2_flash minicpm3 minimax_m2 minimax_m3_vl minimax_m3_vl_text ministral
+    ministral3 mistral mistral3 mistral_large4 mixtral mllama modernbert-decoder moshi moss_transcribe_diarize
+    muse_glimmer muse_spark nanochat nemotron olmo olmo2 olmo3 olmoe ovis2 persimmon phi phi3 phi4_multimodal phimoe
+    pp_chart2table qianfan_ocr qwen2 qwen2_moe qwen3 qwen3_moe qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe sarvam_mla
+    sarvam_moe seed_oss shieldgemma2 smollm3 smolvlm solar_open stablelm starcoder2 unlimited_ocr vaultgemma
+    video_llama_3 video_llava vipllava youtu
 """
 # They take no notice of where positions begin anew: by a mask without positions, a recurrence, or a convolution.
 _MIXING = """
@@ -30,9 +30,9 @@ _MIXING = """
 """
 # transformers refuses such batches for them, unless a compiled kernel keeps their short convolutions apart.
 _NEED_CAUSAL_CONV1D = """
-    bailing_hybrid bamba falcon_h1 glm5_next kimi_linear lfm2 lfm2_moe minicpm_ocr minicpmv4_6 minicpmv4_7
-    nemotron_h nemotron_h_omni olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp
-    qwen4_exp_text zamba zamba2
+    bailing_hybrid bamba falcon_h1 glm5_next inkling2_loop_text kimi_linear lara_mini lfm2 lfm2_moe minicpm_ocr
+    minicpmv4_6 minicpmv4_7 nemotron_h nemotron_h_omni olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text
+    qwen3_next qwen4_exp qwen4_exp_text zamba zamba2
 """
 
 

@@ -160,15 +160,19 @@ def _describe(
     linear = dict.fromkeys(leaf_name(tensor) for tensor in tensors if is_linear(tensor))
     experts = look.experts(*_EXPERTS)
     mixture = experts is not None and experts > 1
-    # LongCat counts pairs of layers.
-    pairs = look.number("num_layers") if model_type == "longcat_flash" else None
+    layers = look.number(*_LAYERS) or look.length(*_LAYER_LISTS) or look.number("num_layers")
+    if model_type == "longcat_flash" and (pairs := look.number("num_layers")):
+        layers = 2 * pairs
+    elif model_type == "dory" and layers and "mlp" in (look.value("layer_types") or ()):
+        # A released config.json counts attention and MLP as a layer each.
+        layers //= 2
     return Architecture(
         model_type=model_type,
         architectures=(),
         auto_class=way.auto_class,
         reason=way.reason,
         vision=way.vision,
-        layers=2 * pairs if pairs else look.number(*_LAYERS) or look.length(*_LAYER_LISTS) or look.number("num_layers"),
+        layers=layers,
         hidden_size=hidden,
         heads=heads,
         kv_heads=look.kv_heads(heads),

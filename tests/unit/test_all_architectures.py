@@ -65,6 +65,7 @@ COMPUTED = {
     "falcon_mamba": {"intermediate_size"},
     "hrm_text": {"layers"},
     "hy_v4": {"head_dim"},
+    "hy_v4_vl": {"head_dim", "kv_heads"},
     "jetmoe": {"heads"},
     "mamba": {"intermediate_size"},
     "mistral4": {"head_dim"},
