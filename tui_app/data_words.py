@@ -78,7 +78,8 @@ def _reading(progress: Progress | None) -> Content:
 def _rows(facts: DataFacts) -> Content:
     count = sum(facts.counts_by_kind.values())
     bad = f", {count:,} {'problem' if count == 1 else 'problems'} (p)" if count else ", no problems"
-    what = _FORMS[facts.form] if facts.form == "unknown" else f"{safe(facts.format_name)}: {_FORMS[facts.form]}"
+    form, name = _FORMS[facts.form], safe(facts.format_name)
+    what = form if facts.form == "unknown" or form == name else f"{name}: {form}"
     return Content.assemble(
         (f"{facts.rows:,} {'row' if facts.rows == 1 else 'rows'}", "bold"),
         (bad, "$warning" if count else ""),
@@ -202,7 +203,8 @@ def counting(draft: Draft, tokens: TokenState | None, *, warm: bool) -> Content:
         return Content.styled(safe(f"✗ {problem.title}: {problem.message} {problem.hint}"), "bold $error")
     done = f"{tokens.counted:,} of {len(tokens.counts):,} rows"
     if tokens.complete:
-        return Content.styled(f"All {len(tokens.counts):,} rows", "bold")
+        rows = len(tokens.counts)
+        return Content.styled("The one row" if rows == 1 else f"All {rows:,} rows", "bold")
     if tokens.paused or not warm:
         why = tokens.paused or "a run has the runner that counts"
         return Content.styled(safe(f"! Paused at {done}: {why}"), "$warning")

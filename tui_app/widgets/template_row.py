@@ -76,7 +76,8 @@ class TemplateRow(FormRow):
         if chosen == _FILE and self._echoes.is_foreign(value) and self._file.value != value:
             with self.prevent(Input.Changed):
                 self._file.value = safe(str(value))
-        self.tell(problems, note or "\n".join(filter(None, (self._meaning(chosen), self._decisions))))
+        notes = [note] if note else [self._meaning(chosen), *self._decisions.splitlines()]
+        self.tell(problems, *notes)
 
     def _meaning(self, chosen: str) -> str:
         if chosen == _OWN:
