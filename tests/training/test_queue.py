@@ -197,6 +197,7 @@ def test_one_that_waits_outlives_who_started_it_and_can_be_told_not_to_wait(
         "spawn = launch._spawn\n"
         "launch._spawn = lambda module, *rest, **more: spawn('tests.training.light_runner', *rest, **more)\n"
         "print(launch.start_run(RunFolder(Path(sys.argv[1])), queue=True).pid, flush=True)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "os.killpg(0, signal.SIGHUP)\n"
     )
     arguments = [sys.executable, "-c", script, str(second.path)]
