@@ -1,5 +1,6 @@
 """run.yaml: read with the line of each problem, written with a comment on each option, the same spec both ways."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -234,13 +235,25 @@ _TEXT: SearchStrategy[str] = (
 )  # fmt: skip
 
 
+def _is_a_command(value: str | list[str] | None) -> bool:
+    if isinstance(value, str):
+        try:
+            shlex.split(value)
+        except ValueError:
+            return False
+    return True
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> RunSpec:
     values: dict[str, Any] = {"sftui": {}}
     for option in options().values():
         if option.name in BASE or draw(st.booleans()):
             place = values["sftui"] if option.name.startswith("sftui.") else values
-            place[option.name.removeprefix("sftui.")] = draw(_value(option))
+            possible = _value(option)
+            if option.name == "sftui.on_finish":
+                possible = possible.filter(_is_a_command)
+            place[option.name.removeprefix("sftui.")] = draw(possible)
     values["adam_epsilon"] = draw(st.floats(1e-300, 1))
     values["lr_scheduler_kwargs"] = {"text": draw(_TEXT | st.just("half \ud800")), "number": draw(st.floats(-1e9, 1e9))}
     spec = check_values(values).spec
