@@ -1,0 +1,196 @@
+"""Two whole training steps of a spec without its weights: fake tensors go through the model's own code and TRL's loss.
+
+Nothing is computed: only sizes are. Every storage is a block in a model of the caching allocator, from which the peak
+is read. As on a GPU, or as on the CPU, on which it is told from what autograd really keeps.
+"""
+
+import contextlib
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import torch
+import transformers.masking_utils
+from accelerate.utils import convert_outputs_to_fp32
+from trl import SFTTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from core.memory.batch_shape import BatchShape
+from core.memory.optimizer_state import Trained, optimizer_state
+from core.memory.quick_fake import QuickFakeMode
+from core.memory.simulated import Simulation, refuse
+from core.memory.simulated_gpu import AsOnGpu, replaced, trl_as_on_gpu
+from core.memory.simulated_memory import MemoryCount
+from core.memory.simulated_model import constants, materialize, meta_model
+from core.models.loading import LoadRequest
+from core.spec.run_spec import RunSpec
+
+_IGNORED = -100
+
+
+def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: bool) -> Simulation:
+    """What two steps on batches of this shape hold, in bytes; seconds. Raises SftuiError for what is not simulated."""
+    refuse(spec, request.architecture, shape)
+    began = time.monotonic()
+    # What compute_loss scores: every token that has one before it.
+    selected = shape.real_tokens or shape.rows * shape.tokens
+    selected -= 1 if shape.packed else shape.rows
+    plain = not shape.packed if shape.real_tokens is None else shape.real_tokens == shape.rows * shape.tokens
+    count = MemoryCount(max(selected, 1), masks_are_plain=plain)
+    on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    if on_gpu:
+        on_device = functools.partial(AsOnGpu, count.pass_through)
+    model = meta_model(spec, request, on_device)
+    with contextlib.ExitStack() as stack:
+        # Transformers takes fake tensors for a graph that is traced, which must hold for every mask.
+        stack.enter_context(replaced(transformers.masking_utils, "is_tracing", lambda tensor=None: False))
+        if on_gpu:
+            stack.enter_context(trl_as_on_gpu())
+        stack.enter_context(QuickFakeMode())
+        materialize(model, double_quant=spec.use_bnb_nested_quant)
+        for tensor in (*model.parameters(), *model.buffers(), *constants(model)):
+            count.take(tensor)
+        stack.enter_context(count)
+        stack.enter_context(on_device())
+        steps = _Steps(spec, model, request.dtype, shape, count, on_gpu=on_gpu)
+        kept = steps.run()
+    fixed, state = count.live["fixed"], count.live["optimizer"]
+    peak = count.allocator.allocated_peak
+    rest = max(0, peak - fixed - state - steps.gradients)
+    logits = min(count.at_peak["head"], rest)
+    return Simulation(
+        activations=rest - logits,
+        logits=logits,
+        allocator=count.allocator.reserved_peak - peak,
+        peak=peak,
+        kept=kept,
+        seconds=time.monotonic() - began,
+    )
+
+
+class _Loss(SFTTrainer):  # type: ignore[misc]
+    """As much of a trainer as its compute_loss looks at."""
+
+    def __init__(self, model: Any, coefficient: float | None) -> None:
+        self.model = model
+        self.accelerator = SimpleNamespace(parallelism_config=None, num_processes=1, gather_for_metrics=lambda one: one)
+        self.args = SimpleNamespace(loss_type="nll", average_tokens_across_devices=True)
+        self.compute_loss_func = self.label_smoother = None
+        self.is_deepspeed_enabled = False
+        self.current_gradient_accumulation_steps = 1
+        self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self._total_train_tokens = 0
+        self._tp_size = 1
+        text = model.config.get_text_config()
+        self.router_aux_loss_coef = getattr(text, "router_aux_loss_coef", 0.0) if coefficient is None else coefficient
+        self.aux_loss_enabled = hasattr(text, "output_router_logits") and self.router_aux_loss_coef != 0.0
+        if hasattr(text, "router_aux_loss_coef"):
+            text.output_router_logits = self.aux_loss_enabled
+            text.router_aux_loss_coef = self.router_aux_loss_coef
+
+
+class _Steps:
+    """The trainer's loop."""
+
+    def __init__(
+        self, spec: RunSpec, model: Any, dtype: str, shape: BatchShape, count: MemoryCount, *, on_gpu: bool
+    ) -> None:
+        self._spec = spec
+        self._model = model
+        self._shape = shape
+        self._count = count
+        self._on_gpu = on_gpu
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.gradients = sum(parameter.numel() * parameter.element_size() for parameter in self._trained)
+        base = model.get_base_model() if spec.use_peft else model
+        add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
+        getattr(base, base.base_model_prefix).register_forward_hook(self._after_backbone)
+        self._trainer = _Loss(model, spec.extra_arguments.get("router_aux_loss_coef"))
+        if dtype != "float32":
+            # As accelerate's prepare_model does.
+            cast = torch.autocast("cpu", dtype=getattr(torch, dtype))(model.forward.__func__)
+            model.forward = MethodType(convert_outputs_to_fp32(cast), model)
+
+    def run(self) -> int:
+        """Do two steps; returns the bytes that autograd keeps after the last forward pass."""
+        optimizer = self._optimizer()
+        self._count.part = "body"
+        self._forward_and_backward()
+        optimizer()
+        # All further micro-batches of a step find the gradients of the first.
+        for _ in range(min(2, self._spec.gradient_accumulation_steps)):
+            kept = self._forward_and_backward()
+        optimizer()
+        return kept
+
+    def _forward_and_backward(self) -> int:
+        count = self._count
+        before = count.live["body"] + count.live["head"]
+        loss = self._trainer.compute_loss(
+            self._model, self._batch(), num_items_in_batch=torch.ones((), dtype=torch.long)
+        )
+        kept = count.live["body"] + count.live["head"] - before
+        loss.backward()
+        count.part = "body"
+        return kept
+
+    def _after_backbone(self, module: Any, arguments: Any, output: Any) -> None:
+        hidden = output.last_hidden_state
+        if hidden.requires_grad:
+            self._count.part = "head"
+            hidden.register_hook(self._before_backbone)
+
+    def _before_backbone(self, gradient: torch.Tensor) -> None:
+        self._count.part = "body"
+
+    def _batch(self) -> dict[str, Any]:
+        """What TRL's collator makes of so many tokens."""
+        rows, tokens = self._shape.rows, self._shape.tokens
+        if not self._shape.packed:
+            ids = torch.empty((rows, tokens), dtype=torch.long)
+            return {"input_ids": ids, "labels": torch.empty_like(ids), "attention_mask": torch.empty_like(ids)}
+        ids = torch.empty((1, rows * tokens), dtype=torch.long)
+        starts = torch.empty(rows + 1, dtype=torch.int32)
+        return {
+            "input_ids": ids,
+            "labels": torch.empty_like(ids),
+            "position_ids": torch.empty_like(ids),
+            "cu_seq_lens_q": starts,
+            "cu_seq_lens_k": starts,
+            "max_length_q": tokens,
+            "max_length_k": tokens,
+            "seq_idx": torch.empty(ids.shape, dtype=torch.int32),
+        }
+
+    def _optimizer(self) -> Any:
+        """What does the optimizer's step and forgets the gradients."""
+        name = self._spec.optim
+        makers = {
+            "adamw_torch": lambda: torch.optim.AdamW(self._trained, foreach=self._on_gpu),
+            "adamw_torch_fused": lambda: torch.optim.AdamW(self._trained, fused=True),
+            "sgd": lambda: torch.optim.SGD(self._trained, foreach=self._on_gpu),
+        }
+        optimizer = makers[name]() if name in makers else None
+        state: list[torch.Tensor] = []
+
+        def step() -> None:
+            self._count.part = "optimizer"
+            if optimizer is not None:
+                optimizer.step()
+            elif not state:
+                state.extend(self._state(name))
+            for parameter in self._trained:
+                parameter.grad = None
+            self._count.part = "body"
+
+        return step
+
+    def _state(self, name: str) -> Iterator[torch.Tensor]:
+        """The state of an optimizer of bitsandbytes, whose kernels take no fake tensors and need no other memory."""
+        for parameter in self._trained:
+            size, _ = optimizer_state(name, [Trained(1, parameter.numel(), parameter.element_size())])
+            yield torch.empty(size or 0, dtype=torch.uint8)

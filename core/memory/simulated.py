@@ -1,0 +1,131 @@
+"""What a simulation of training steps found, kept on disk; and what is not simulated."""
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from core.errors import SftuiError
+from core.memory.batch_shape import BatchShape
+from core.memory.optimizer_state import optimizer_state
+from core.models.architecture import Architecture
+from core.models.checkpoint_files import read_config
+from core.models.remote_code import find_remote_code
+from core.paths import cache_home, write_atomically
+from core.spec.run_spec import RunSpec
+
+_FORMAT = 1
+_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+_OF_NO_WEIGHT = (
+    "logging_", "log_", "save_", "eval_", "hub_", "adam_", "dataloader_", "report_", "run_name", "lr_", "warmup_",
+    "router_aux_loss_coef", "data_seed", "push_to_hub", "load_best", "metric_for", "greater_is", "full_determinism",
+    "disable_tqdm", "shuffle_dataset", "pad_token", "eos_token", "dataset_", "chat_template", "project", "trackio",
+)  # fmt: skip
+"""How arguments begin that change nothing in how much a step holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What two training steps hold at their worst, in bytes."""
+
+    activations: int
+    """At the peak, beyond weights, adapters, gradients, optimizer state and the logits' part."""
+    logits: int
+    """What the output head and the loss hold at the peak."""
+    allocator: int
+    """What the caching allocator reserves at most beyond what is allocated at most."""
+    peak: int
+    """Of all that is allocated."""
+    kept: int
+    """What autograd keeps between the forward and the backward pass."""
+    seconds: float
+    """That the simulation took."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Simulation":
+        """The simulation in a JSON object. Raises ValueError for anything else."""
+        try:
+            sizes = {name: int(value[name]) for name in ("activations", "logits", "allocator", "peak", "kept")}
+            return cls(**sizes, seconds=float(value["seconds"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no simulation: {error}") from error
+
+
+def why_not_simulated(spec: RunSpec, architecture: Architecture, shape: BatchShape) -> str | None:
+    """Why a simulation of this spec would not be right, in words; None where it is."""
+    attention = spec.attn_implementation or ""
+    padded = not shape.packed and shape.real_tokens != shape.rows * shape.tokens
+    if architecture.stored_quantization is not None:
+        return "checkpoints that are stored quantized are not simulated"
+    if spec.load_in_8bit:
+        return "8-bit layers are not simulated"
+    if spec.use_peft and spec.sftui.start_from_adapter is not None:
+        return "an adapter to start from is not simulated"
+    if spec.use_dora and spec.quantization != "none":
+        return "DoRA on quantized layers is not simulated"
+    if "flash" in attention and padded and shape.rows > 1:
+        return f"{attention} takes the padding out of a batch first, which is not simulated"
+    if attention not in ("", "eager", "sdpa") and "flash" not in attention:
+        return f"{attention} is not simulated"
+    if optimizer_state(spec.optim, [])[0] is None:
+        return f"the state of {spec.optim} is not known here"
+    for name in spec.extra_arguments:
+        if not name.startswith(_OF_NO_WEIGHT):
+            return f"what {name} does to memory is not simulated"
+    return None
+
+
+def refuse(spec: RunSpec, architecture: Architecture, shape: BatchShape) -> None:
+    """Raise SftuiError for what is not simulated."""
+    why = why_not_simulated(spec, architecture, shape)
+    if why is not None:
+        raise SftuiError("Not simulated", f"{why[0].upper()}{why[1:]}.", "The estimate stands.")
+
+
+def simulation_key(spec: RunSpec, folder: Path, auto_class: str, dtype: str, shape: BatchShape, *, on_gpu: bool) -> str:
+    """What a simulation depends on, as a name. Raises SftuiError or OSError when config.json cannot be read."""
+    code = find_remote_code(folder, read_config(folder))
+    versions = {name: metadata.version(name) for name in _PACKAGES}
+    values = spec.model_dump(
+        mode="json",
+        include={
+            "attn_implementation", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant",
+            "use_peft", "lora_r", "lora_dropout", "lora_target_modules", "lora_target_parameters",
+            "lora_modules_to_save", "use_dora", "activation_checkpointing", "optim", "extra_arguments",
+        },
+    )  # fmt: skip
+    values |= {
+        "skip_modules": spec.sftui.skip_modules,
+        "train_vision": spec.sftui.train_vision,
+        "start": spec.sftui.start_from_adapter,
+        "accumulates": spec.gradient_accumulation_steps > 1,
+    }
+    what = [_FORMAT, auto_class, dtype, on_gpu, asdict(shape), versions, code.revision if code else None, values]
+    text = (folder / "config.json").read_bytes() + json.dumps(what, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()
+
+
+def cached_simulation(key: str) -> Simulation | None:
+    """The simulation that was kept under this key; None if there is none."""
+    # A damaged file costs simulating again, nothing else.
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        return Simulation.from_json(json.loads(_file(key).read_text(encoding="utf-8")))
+    return None
+
+
+def keep_simulation(key: str, simulation: Simulation) -> None:
+    """Keep a simulation for the next time; a cache that cannot be written is no failure."""
+    with contextlib.suppress(OSError):
+        _file(key).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_file(key), json.dumps(simulation.to_json()))
+
+
+def _file(key: str) -> Path:
+    return cache_home() / "simulation" / f"{key}.json"

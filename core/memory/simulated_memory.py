@@ -1,0 +1,116 @@
+"""Counts the bytes of fake tensors as they come and go, and answers what only real ones could."""
+
+import weakref
+from collections import Counter
+from typing import Any, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from core.memory.allocator_model import AllocatorModel, Block
+
+Part = Literal["fixed", "body", "head", "optimizer"]
+
+_aten = torch.ops.aten
+_ASKS_FOR_A_VALUE = (_aten._local_scalar_dense.default, _aten.is_nonzero.default, _aten.equal.default)
+_ASKS_FOR_THE_DEVICE = torch.ops.prim.device.default
+_INDEX_BYTES = 8
+
+
+class MemoryCount(TorchDispatchMode):
+    """While it is on, every storage that an operation makes is a block of the allocator model, until it dies.
+
+    Goes above a FakeTensorMode. `part` says what the storages made now belong to. `selected` is how many tokens are
+    trained: fake tensors have no values, so whoever selects those by a mask gets as many. `masks_are_plain` is the
+    answer to whether a condition holds for all of a mask: that there is no padding, or one sequence a row.
+    """
+
+    def __init__(self, selected: int, *, masks_are_plain: bool) -> None:
+        super().__init__()
+        self.part: Part = "fixed"
+        self.live: Counter[str] = Counter()
+        """Bytes by part."""
+        self.at_peak: Counter[str] = Counter()
+        self.allocator = AllocatorModel()
+        self._blocks: dict[int, tuple[weakref.ref[Any], Block, Part]] = {}
+        self._selected = selected
+        self._masks_are_plain = masks_are_plain
+
+    def take(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage, if it is not counted yet."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._blocks or not (size := storage.nbytes()):
+            return
+        block, part = self.allocator.allocate(size), self.part
+        reference = weakref.ref(storage, lambda _: self._drop(key))
+        self._blocks[key] = reference, block, part
+        self.live[part] += block.size
+        self._look()
+
+    def pass_through(self, *sizes: int) -> None:
+        """Take and give back what an operation holds inside, in bytes."""
+        blocks = [self.allocator.allocate(size) for size in sizes if size]
+        for block in blocks:
+            self.live[self.part] += block.size
+        self._look()
+        for block in blocks:
+            self.live[self.part] -= block.size
+            self.allocator.free(block)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        """Do one operation."""
+        if function is _ASKS_FOR_THE_DEVICE:
+            # Two of three, and nothing to count.
+            return arguments[0].fake_device
+        made = self._do(function, arguments, keywords or {})
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self.take(tensor)
+        return made
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nobody compiles here, and keeping out of its way costs as much as an operation.
+        return False
+
+    def _do(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if function in _ASKS_FOR_A_VALUE:
+            dtype = arguments[0].dtype
+            if function is not _aten._local_scalar_dense.default or dtype == torch.bool:
+                return self._masks_are_plain
+            return 0.0 if dtype.is_floating_point else 0
+        if function is _aten.index.Tensor and any(_is_mask(index) for index in arguments[1]):
+            return self._index(*arguments)
+        if function in (_aten.masked_select.default, _aten.masked_scatter_backward.default):
+            return arguments[0].new_empty(self._selected)
+        if function is torch.ops.bitsandbytes.gemm_4bit.default:
+            # The weight in 16 bits and its constants unpacked live inside only.
+            inputs, _, shape, absmax = arguments[:4]
+            inner = keywords.get("absmax_8bit")
+            scales = [4 * inner.numel()] * 2 if inner is not None else []
+            self.pass_through(*scales, shape[0] * shape[1] * inputs.element_size())
+        return function(*arguments, **keywords)
+
+    def _index(self, values: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
+        """What a mask over the first dimensions selects."""
+        mask = indices[0]
+        assert mask is not None
+        self.pass_through(*[_INDEX_BYTES * self._selected] * mask.ndim)
+        return values.new_empty((self._selected, *values.shape[mask.ndim :]))
+
+    def _drop(self, key: int) -> None:
+        _, block, part = self._blocks.pop(key)
+        self.live[part] -= block.size
+        self.allocator.free(block)
+
+    def _look(self) -> None:
+        if self.allocator.allocated > sum(self.at_peak.values()):
+            self.at_peak = Counter(self.live)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, torch.Tensor) and index.dtype == torch.bool

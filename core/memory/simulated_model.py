@@ -1,0 +1,138 @@
+"""The model of a run as it stands before its first step, quantized and with adapters, with no weight in memory."""
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import transformers
+from bitsandbytes.functional import QuantState
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+
+from core.models.adapters import attach_adapters, freeze_towers, keep_trained_weights_in_float32
+from core.models.inventory import float32_names
+from core.models.loading import LoadRequest, model_config, quantization_config, skipped_modules, trusts_own_code
+from core.models.quantized_layers import mend_quantized_layers
+from core.spec.run_spec import RunSpec
+
+_NESTED_BLOCK = 256
+
+
+def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], AbstractContextManager[Any]]) -> Any:
+    """The base model with its 4-bit layers and its adapters on the meta device, as SFTTrainer gets it and changes it.
+
+    A backward pass runs without the modes that are on around it: with checkpointing, `again` brings them back where
+    layers are computed again. Raises what building the model raises.
+    """
+    trusted = trusts_own_code(request)
+    auto_class = getattr(transformers, request.architecture.auto_class)
+    config = model_config(request, trusted)
+    dtype = getattr(torch, request.dtype)
+    skipped = skipped_modules(spec, auto_class, config, trusted)
+    quantization = quantization_config(spec, request.dtype, skipped)
+    with torch.device("meta"):
+        model = auto_class.from_config(
+            copy.deepcopy(config),
+            dtype=dtype,
+            attn_implementation=request.attention,
+            trust_remote_code=trusted,
+        )
+        _keep_in_float32(model, dtype)
+        if quantization is not None:
+            quantizer = Bnb4BitHfQuantizer(quantization, pre_quantized=False)
+            quantizer.preprocess_model(model=model, device_map={"": "cpu"})
+            model.is_loaded_in_4bit = True
+            mend_quantized_layers(model)
+        if spec.use_peft:
+            # What they start from changes numbers, and none of their sizes.
+            first = spec.sftui.model_copy(update={"init_lora_weights": "default"})
+            model = attach_adapters(model, spec.model_copy(update={"sftui": first}))
+        else:
+            freeze_towers(model, spec)
+    if quantization is not None:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "lora_magnitude_vector" not in name:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    if request.dtype == "float16":
+        keep_trained_weights_in_float32(model)
+    if spec.activation_checkpointing:
+        base = model.get_base_model() if spec.use_peft else model
+        contexts = lambda: (contextlib.nullcontext(), again())  # noqa: E731
+        how = {"use_reentrant": False, "context_fn": contexts}
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
+        if spec.use_peft:
+            model.enable_input_require_grads()
+    model.train()
+    return model
+
+
+def materialize(model: Any, *, double_quant: bool) -> None:
+    """Give a model on the meta device the tensors of the FakeTensorMode that is on; what was shared is shared again."""
+    # By the identity of tensors that are kept alive, so that none is taken for another.
+    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            made[id(module.weight)] = module.weight, _packed(module, double_quant)
+        _fill(module._parameters, made)
+        _fill(module._buffers, made)
+
+
+def _fill(tensors: dict[str, Any], made: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if id(tensor) not in made:
+            new = torch.empty(tensor.shape, dtype=tensor.dtype)
+            new = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+            made[id(tensor)] = tensor, new
+        tensors[name] = made[id(tensor)][1]
+
+
+def _packed(layer: Linear4bit, double_quant: bool) -> nn.Parameter:
+    """The weight of a 4-bit layer with its constants. bitsandbytes' own class takes no fake tensor."""
+    shape = torch.Size((layer.out_features, layer.in_features))
+    blocks = math.ceil(shape.numel() / layer.weight.blocksize)
+    nested = None
+    if double_quant:
+        outer = math.ceil(blocks / _NESTED_BLOCK)
+        nested = QuantState(
+            absmax=torch.empty(outer), code=torch.empty(256), blocksize=_NESTED_BLOCK, dtype=torch.float32
+        )
+    state = QuantState(
+        absmax=torch.empty(blocks, dtype=torch.uint8 if double_quant else torch.float32),
+        shape=shape,
+        code=torch.empty(16),
+        blocksize=layer.weight.blocksize,
+        quant_type=layer.weight.quant_type,
+        dtype=layer.compute_dtype,
+        offset=torch.empty(()) if double_quant else None,
+        state2=nested,
+    )
+    packed = nn.Parameter(torch.empty((-(-shape.numel() // 2), 1), dtype=torch.uint8), requires_grad=False)
+    packed.quant_state = state
+    packed.bnb_quantized = True
+    layer.quant_state = state
+    return packed
+
+
+def constants(model: Any) -> list[torch.Tensor]:
+    """The quantization constants of all layers."""
+    found = []
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            state, nested = module.weight.quant_state, module.weight.quant_state.state2
+            found += [state.absmax, state.code]
+            found += [state.offset, nested.absmax, nested.code] if nested is not None else []
+    return found
+
+
+def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    kept = float32_names(model, dtype, model.state_dict().keys())
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            parameter.data = parameter.data.float()
