@@ -20,9 +20,7 @@ from core.training.watch import Pulse, StepWatch
 class JournalCallback(TrainerCallback):  # type: ignore[misc]
     """Turns what the trainer tells into events."""
 
-    def __init__(
-        self, emit: Callable[[Event], object], clock: StepClock, sample_every: int | None = None
-    ) -> None:
+    def __init__(self, emit: Callable[[Event], object], clock: StepClock, sample_every: int | None = None) -> None:
         self._emit = emit
         self._clock = clock
         self._sample_every = sample_every
@@ -56,7 +54,9 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
         """The gradients are there."""
         self._clock.begin_optimizer()
 
-    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """The weights are new."""
         self._clock.end_optimizer()
 
@@ -268,7 +268,7 @@ def settle_device() -> None:
 def _every(strategy: str, steps: float | None, state: TrainerState) -> int | None:
     """Steps between two of what is done by a strategy; None where it is never done."""
     if strategy == "epoch":
-        return max(1, round(state.max_steps / max(1, state.num_train_epochs)))
+        return max(1, round(int(state.max_steps) / max(1, int(state.num_train_epochs))))
     return max(1, int(steps)) if strategy == "steps" and steps else None
 
 

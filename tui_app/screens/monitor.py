@@ -15,9 +15,9 @@ from tui_app import messages
 from tui_app.alerts import call_for
 from tui_app.notes import note_lines, notice, why_now
 from tui_app.run_keys import RunKeys
+from tui_app.widgets.chart_pane import ChartPane
 from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.log_tail import LogTail
-from tui_app.widgets.metric_chart import MetricChart
 from tui_app.widgets.outcome_panel import OutcomePanel
 from tui_app.widgets.progress_panel import ProgressPanel
 from tui_app.widgets.samples_panel import SamplesPanel
@@ -40,11 +40,17 @@ class MonitorScreen(RunKeys):
     CSS_PATH = "monitor.tcss"
     HELP = (
         "One run, as its journal tells it. Leaving does not touch it: the run belongs to no terminal.\n"
-        "● in the chart is a held-out loss, C on its axis a checkpoint. The dim band is the spread of the steps, "
-        "the bright line their mean."
+        "● in the chart is a held-out loss; on its axis C is a checkpoint, ‖ a pause and ▸ where it went on. The dim "
+        "band is the spread of the steps, the bright line their mean. g gives the chart the whole screen: every "
+        "figure, a cursor that reads values, zoom."
     )
     BINDINGS = [
         Binding("l", "log", "Log", tooltip="Show or hide the log"),
+        Binding("g", "charts", "Charts", tooltip="The chart on the whole screen: every figure, cursor, zoom"),
+        Binding("x", "figure(1)", "Figure", show=False, tooltip="Show the next figure in the chart"),
+        Binding("X", "figure(-1)", "Figure before", show=False, tooltip="Show the figure before it"),
+        Binding("y", "log_scale", "Log axis", show=False, tooltip="Logarithmic or linear axis"),
+        Binding("e", "smooth", "Smooth", show=False, tooltip="How many steps the bright line is the mean of"),
         Binding("v", "view(1)", "Next view", tooltip="Show the next view (small terminals)"),
         Binding("right", "view(1)", "Next view", show=False),
         Binding("left", "view(-1)", "Previous view", show=False),
@@ -55,8 +61,6 @@ class MonitorScreen(RunKeys):
     def __init__(self, folder: RunFolder) -> None:
         super().__init__(folder)
         self.view = "chart"
-        self._drawn_steps = 0
-        self._drawn_from = 0
         self._dirty = False
         self._notes: list[Content] = []
 
@@ -68,9 +72,7 @@ class MonitorScreen(RunKeys):
         yield Static("", id="views", markup=False)
         with Vertical(id="body"):
             with Horizontal(id="upper"):
-                with Vertical(id="chart-pane") as pane:
-                    pane.border_title = "Loss"
-                    yield MetricChart()
+                yield ChartPane(id="chart-pane")
                 with VerticalScroll(id="machine-pane", can_focus=False):
                     yield GpuPanel()
             with Horizontal(id="lower"):
@@ -138,14 +140,7 @@ class MonitorScreen(RunKeys):
         self._dirty = False
         state = self.state
         current = status(state, alive=self.alive)
-        chart = self.query_one(MetricChart)
-        # A resumed run does the steps after its checkpoint anew.
-        if state.first_step != self._drawn_from or len(state.steps) < self._drawn_steps:
-            chart.clear()
-            self._drawn_from, self._drawn_steps = state.first_step, 0
-        chart.extend((step.step, step.loss) for step in state.steps[self._drawn_steps :])
-        self._drawn_steps = len(state.steps)
-        chart.mark([(found.step, found.loss) for found in state.evaluations], [kept.step for kept in state.checkpoints])
+        self.query_one(ChartPane).show(state)
         self.query_one(GpuPanel).show_run(state.memory)
         self.query_one(SamplesPanel).show(state.base_samples, state.tuned_samples)
         self.query_one(OutcomePanel).show(self.folder, state, current)
@@ -174,6 +169,29 @@ class MonitorScreen(RunKeys):
         """Show the next or previous view."""
         names = [name for name, _ in VIEWS]
         self._show_view(names[(names.index(self.view) + by) % len(names)])
+
+    def action_charts(self) -> None:
+        """Give the chart the whole screen."""
+        self.add_class("-charts")
+        self.query_one(ChartPane).fill(True)
+
+    def on_chart_pane_closed(self) -> None:
+        """Show the other panes again."""
+        self.remove_class("-charts")
+        self.query_one(ChartPane).fill(False)
+        self._show_view(self.view)
+
+    def action_figure(self, by: int) -> None:
+        """Show another figure in the chart."""
+        self.query_one(ChartPane).action_metric(by)
+
+    def action_log_scale(self) -> None:
+        """Change the chart's axis between logarithmic and linear."""
+        self.query_one(ChartPane).action_log_scale()
+
+    def action_smooth(self) -> None:
+        """Smooth the chart more, or not at all."""
+        self.query_one(ChartPane).action_smooth()
 
     def action_log(self) -> None:
         """Show the log, or what was there before it."""
