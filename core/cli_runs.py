@@ -14,6 +14,7 @@ from core.text import human_duration, safe
 
 if TYPE_CHECKING:
     from core.runs.events import Command
+    from core.runs.folder import RunSummary
 
 DONE, FAILED = 0, 1
 
@@ -129,7 +130,7 @@ def _runs(options: argparse.Namespace) -> int:
     summaries = [summarize(folder) for folder in all_runs()]
     if options.json:
         fields = ("id", "path", "state", "step", "max_steps", "loss", "model", "started")
-        listed = [{name: finite(getattr(s, name)) for name in fields} for s in summaries]
+        listed = [{name: finite(getattr(s, name)) for name in fields} | _memory(s) for s in summaries]
         print(json.dumps(listed, default=str, indent=2))
         return DONE
     if not summaries:
@@ -141,6 +142,14 @@ def _runs(options: argparse.Namespace) -> int:
         took = human_duration(s.seconds) if s.seconds is not None else ""
         print(f"{safe(s.id):44} {s.state:12} {steps:>15}  {loss:12} {began:16}  {took}")
     return DONE
+
+
+def _memory(summary: "RunSummary") -> dict[str, Any]:
+    """What a run held at most and what was predicted; on a CPU the growth of its process ("host")."""
+    peak = summary.peak
+    if peak is None:
+        return {"peak_bytes": None, "peak_device": None, "predicted_bytes": None}
+    return {"peak_bytes": peak.bytes, "peak_device": peak.device, "predicted_bytes": peak.predicted_bytes}
 
 
 def _attach(options: argparse.Namespace) -> int:

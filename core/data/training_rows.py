@@ -128,6 +128,11 @@ class TrainingRows(Dataset):  # type: ignore[misc]
         """Rows of the data, all their pieces counted once."""
         return len(np.unique(self._fitted.places))
 
+    @property
+    def lengths(self) -> Numbers:
+        """Tokens of each sequence."""
+        return self.data.column("length").to_numpy()
+
     def pieces(self, number: int) -> list[Piece]:
         """The rows that a sequence is made of."""
         return [Piece(int(self._tokens.rows[place]), first, stop) for place, first, stop in self._pieces_of(number)]

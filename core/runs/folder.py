@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from core import paths
 from core.errors import SftuiError
-from core.runs.events import RunFailed
+from core.runs.events import PeakMeasured, RunFailed
 from core.runs.journal import JournalReader
 from core.runs.state import RunState, Status, reduce_all, status
 
@@ -170,6 +170,8 @@ class RunSummary:
     failure: str | None = None
     place: int | None = None
     """1 for the next one in the queue, while the run waits there."""
+    peak: PeakMeasured | None = None
+    """The most that it held, with what was predicted."""
 
 
 def summarize(folder: RunFolder) -> RunSummary:
@@ -195,6 +197,7 @@ def summary_of(folder: RunFolder, state: RunState, *, alive: bool) -> RunSummary
         seconds=ended if ended is not None else shown,
         failure=state.outcome.title if isinstance(state.outcome, RunFailed) else None,
         place=state.queued.place if state.queued and current == "queued" else None,
+        peak=state.peak,
     )
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,10 +38,13 @@ from core.training.callbacks import CommandCallback, JournalCallback, PulseCallb
 from core.training.control import RunControl
 from core.training.data_of_run import keep_to_data
 from core.training.first_batch import check_first_batch
+from core.training.peak import PeakCallback, PeakMeter
 from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
 from core.training.step_clock import StepClock
 from core.training.troubles import TroubleDesk
+from core.training.waiting import needed_bytes
+from core.training.whereabouts import Whereabouts
 
 Emit = Callable[[Event], object]
 
@@ -56,6 +59,8 @@ class RunContext:
     control: RunControl
     resume_step: int | None = None
     """The step of the checkpoint to go on from; None for the newest."""
+    at: Whereabouts = field(default_factory=Whereabouts)
+    """Where the run is."""
 
     def notice(self, title: str, message: str) -> None:
         """Tell what a person should know though the run goes on."""
@@ -92,6 +97,8 @@ def _train(
     emit(events.PhaseStarted("loading", Path(spec.model_name_or_path).name))
     # PEFT draws the adapters' first weights: the seed must stand before they are made.
     transformers.set_seed(spec.seed)
+    run.at.meter = peak = PeakMeter(run.at.gpu, needed_bytes(run.folder))
+    run.at.longest_tokens = int(data.train.lengths.max(initial=0))
     meter = LoadMeter(
         request.folder, read_tensors(request.folder), lambda *done: emit(events.LoadProgressed(*done)), control.check
     )
@@ -139,10 +146,11 @@ def _train(
     callbacks = [
         JournalCallback(emit, clock),
         WatchCallback(TroubleDesk(spec.sftui, emit, control)),
+        PeakCallback(peak, emit),
         CommandCallback(emit, control, saver),
         PulseCallback(control.pulse, clock),
     ]
-    trainer = make_trainer(model, tokenizer, data, arguments, callbacks, saver)
+    trainer = make_trainer(model, tokenizer, data, arguments, callbacks, saver, run.at)
     control.check()
 
     # A run that was stopped or killed goes on from its last whole checkpoint; a new one has none.
@@ -215,6 +223,7 @@ def _load_request(run: RunContext) -> loading.LoadRequest:
     monitor = GpuMonitor()
     device = choose_device(spec.sftui.device, monitor.read(), os.environ)
     monitor.close()
+    run.at.gpu = device.gpu
     dtype = choose_dtype(spec, architecture.stored_dtype, device.gpu)
     attention = choose_attention(spec, device.gpu, architecture)
     run.emit(events.ChoiceMade("auto_class", architecture.auto_class, architecture.reason))

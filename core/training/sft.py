@@ -14,6 +14,7 @@ from core.runs.folder import RunFolder
 from core.spec.run_spec import RunSpec
 from core.training.randomness import Randomness
 from core.training.saving import CheckpointSaver
+from core.training.whereabouts import Whereabouts
 
 
 def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str) -> SFTConfig:
@@ -71,6 +72,12 @@ class SafeTrainer(SFTTrainer):  # type: ignore[misc]
     """An SFTTrainer whose checkpoints are whole or not there, and that goes on from one in the types that it has."""
 
     saver: CheckpointSaver
+    at: Whereabouts
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute it, and put down before what batch it is of."""
+        self.at.batch_rows, self.at.batch_tokens = inputs["input_ids"].shape[0], inputs["input_ids"].numel()
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.saver.beside)
@@ -125,7 +132,8 @@ def make_trainer(
     arguments: SFTConfig,
     callbacks: Sequence[TrainerCallback],
     saver: CheckpointSaver,
-) -> SFTTrainer:
+    at: Whereabouts,
+) -> SafeTrainer:
     """A trainer over a model that is loaded and adapted already; its rows are tokens already."""
     trainer = SafeTrainer(
         model=model,
@@ -135,6 +143,6 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
-    trainer.saver = saver
+    trainer.saver, trainer.at = saver, at
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -13,6 +13,7 @@ from core.runs.folder import RunFolder
 from core.spec.run_spec import RunSpec
 from core.training.control import RunControl, StopRequestedError
 from core.training.libraries import import_libraries
+from core.training.whereabouts import Whereabouts
 
 
 class TrainingWorker(threading.Thread):
@@ -37,7 +38,7 @@ class TrainingWorker(threading.Thread):
         self._folder = folder
         self._emit_outside = emit
         self._resume_step = resume_step
-        self._step = 0
+        self._at = Whereabouts()
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -48,10 +49,10 @@ class TrainingWorker(threading.Thread):
             from core.training.pipeline import RunContext, run_pipeline
 
             self.control.check()
-            context = RunContext(self._spec, self._folder, self._emit, self.control, self._resume_step)
+            context = RunContext(self._spec, self._folder, self._emit, self.control, self._resume_step, self._at)
             outcome = run_pipeline(context)
         except StopRequestedError:
-            outcome = events.RunStopped(self._step, None, self.control.stop_reason, self._seconds())
+            outcome = events.RunStopped(self._at.step, None, self.control.stop_reason, self._seconds())
         except BaseException as error:  # noqa: BLE001 - whatever it was, the run has to end with one event that says so
             outcome = self._failure(error)
         self.outcome = outcome
@@ -59,7 +60,9 @@ class TrainingWorker(threading.Thread):
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, events.StepCompleted):
-            self._step = event.step
+            self._at.step = event.step
+        elif isinstance(event, events.PhaseStarted):
+            self._at.phase = event.phase
         self._emit_outside(event)
 
     def _failure(self, error: BaseException) -> events.RunFailed:
@@ -70,7 +73,9 @@ class TrainingWorker(threading.Thread):
             name: str | None = file.name
         except OSError:
             name = None
-        return events.RunFailed(found.kind, found.title, found.message, found.hint, name, self._step, self._seconds())
+        return events.RunFailed(
+            found.kind, found.title, found.message, found.hint, name, self._at.step, self._seconds()
+        )
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began

@@ -13,6 +13,7 @@ from core.spec.run_spec import RunSpec
 from core.training.control import RunControl
 from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
+from core.training.whereabouts import Whereabouts
 
 
 def spec_of(model: Path, data: Path, **values: Any) -> RunSpec:
@@ -41,4 +42,6 @@ def trainer_over(spec: RunSpec, data: PreparedData, tokenizer: Any, folder: Path
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     model = AutoModelForCausalLM.from_pretrained(spec.model_name_or_path)
     arguments = training_arguments(spec, run, "float32", "cpu")
-    return make_trainer(model, tokenizer, data, arguments, [], CheckpointSaver(run, None, lambda _: None, RunControl()))
+    return make_trainer(
+        model, tokenizer, data, arguments, [], CheckpointSaver(run, None, lambda _: None, RunControl()), Whereabouts()
+    )

@@ -293,7 +293,8 @@ def test_runs_are_listed(capsys: Output) -> None:
     assert cli.main(["runs", "--json"]) == DONE
     out = capsys.readouterr().out
     (told,) = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert list(told) == ["id", "path", "state", "step", "max_steps", "loss", "model", "started"]
+    assert list(told) == ["id", "path", "state", "step", "max_steps", "loss", "model", "started",
+                          "peak_bytes", "peak_device", "predicted_bytes"]  # fmt: skip
     assert (told["id"], told["path"], told["state"]) == (folder.id, str(folder.path), "interrupted")
     assert (told["step"], told["max_steps"], told["loss"], told["model"]) == (4, 9, "nan", "some/model")
     assert cli.main(["runs"]) == DONE

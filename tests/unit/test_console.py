@@ -17,6 +17,7 @@ SILENT = (
     events.TrainingStarted,
     events.StepCompleted,
     events.MemorySampled,
+    events.PeakMeasured,
     events.SamplesAnswered,
     events.TroubleEnded,
 )
