@@ -18,7 +18,7 @@ from core.text import safe
 
 # The format's own limit: a longer header is a damaged or hostile file.
 _MAX_HEADER_BYTES = 100_000_000
-_DTYPE_BYTES = {
+DTYPE_BYTES = {
     "F64": 8,
     "I64": 8,
     "U64": 8,
@@ -235,7 +235,7 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], data_bytes: int) -> Te
         raise _damaged(path, f"tensor {safe(name)} has an impossible place")
     if end > data_bytes:
         raise _damaged(path, f"it is cut short: {end - data_bytes:,} bytes are missing at its end")
-    if dtype in _DTYPE_BYTES and math.prod(shape) * _DTYPE_BYTES[dtype] != end - begin:
+    if dtype in DTYPE_BYTES and math.prod(shape) * DTYPE_BYTES[dtype] != end - begin:
         raise _damaged(path, f"the size of tensor {safe(name)} does not match its shape")
     return TensorInfo(name, shape, dtype, end - begin)
 
