@@ -35,13 +35,13 @@ class QuickFakeMode(FakeTensorMode):
         quick = self._quick.get(function)
         if quick is None:
             quick = self._quick[function] = _is_quick(function)
-        if not quick or keywords.get("device") is not None:
+        if not quick or keywords.get("device") is not None or FakeTensor not in types:
             return super().__torch_dispatch__(function, types, arguments, keywords)
         try:
             with in_kernel_invocation_manager(self):
                 made = function(*arguments, **keywords)
         except (NotImplementedError, RuntimeError):
-            self._quick[function] = False
+            # There is no such kernel, or a real tensor is among the arguments.
             return super().__torch_dispatch__(function, types, arguments, keywords)
         if type(made) is torch.Tensor:
             return FakeTensor(self, made, _CPU)

@@ -47,7 +47,7 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
     model = meta_model(spec, request, on_device)
     with contextlib.ExitStack() as stack:
         # Transformers takes fake tensors for a graph that is traced, which must hold for every mask.
-        stack.enter_context(replaced(transformers.masking_utils, "is_tracing", lambda tensor=None: False))
+        stack.enter_context(replaced(transformers.masking_utils, "is_tracing", lambda _tensor=None: False))
         if on_gpu:
             stack.enter_context(trl_as_on_gpu())
         stack.enter_context(QuickFakeMode())
@@ -129,11 +129,12 @@ class _Steps:
 
     def _forward_and_backward(self) -> int:
         count = self._count
-        before = count.live["body"] + count.live["head"]
-        loss = self._trainer.compute_loss(
-            self._model, self._batch(), num_items_in_batch=torch.ones((), dtype=torch.long)
-        )
-        kept = count.live["body"] + count.live["head"] - before
+        before = count.exact("body", "head")
+        count.part = "batch"
+        batch = self._batch()
+        count.part = "body"
+        loss = self._trainer.compute_loss(self._model, batch, num_items_in_batch=torch.ones((), dtype=torch.long))
+        kept = count.exact("body", "head") - before
         loss.backward()
         count.part = "body"
         return kept

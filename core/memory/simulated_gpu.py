@@ -78,8 +78,8 @@ class _Attention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        query, key, value, *_ = ctx.saved_tensors
+    def backward(ctx: Any, *_: torch.Tensor) -> Any:
+        query, key, value = ctx.saved_tensors[:3]
         # A float32 gradient of the query, and key and value for each of its heads.
         repeated = [2 * query.numel() * query.element_size()] if key.shape[1] != query.shape[1] else []
         ctx.pass_through(4 * query.numel(), *repeated)
@@ -88,7 +88,7 @@ class _Attention(torch.autograd.Function):
         return *made, None, None
 
 
-def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, *_: Any, **__: Any) -> torch.Tensor:
     if not training or not 0 < p < 1:
         return input
     # The fused kernel keeps a byte for each element; the CPU keeps what it multiplies with.
@@ -109,7 +109,7 @@ def trl_as_on_gpu() -> Iterator[None]:
         pass
 
     with (
-        replaced(trl_utils, "_use_triton", lambda device: True),
+        replaced(trl_utils, "_use_triton", lambda _device: True),
         replaced(trl_kernels, "_forward_tile", nothing),
         replaced(trl_kernels, "_backward_tile", nothing),
         replaced(trl_kernels, "_addmm_fp32", nothing),

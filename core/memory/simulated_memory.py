@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from core.memory.allocator_model import AllocatorModel, Block
 
-Part = Literal["fixed", "body", "head", "optimizer"]
+Part = Literal["fixed", "batch", "body", "head", "optimizer"]
 
 _aten = torch.ops.aten
 _ASKS_FOR_A_VALUE = (_aten._local_scalar_dense.default, _aten.is_nonzero.default, _aten.equal.default)
@@ -33,7 +33,7 @@ class MemoryCount(TorchDispatchMode):
         """Bytes by part."""
         self.at_peak: Counter[str] = Counter()
         self.allocator = AllocatorModel()
-        self._blocks: dict[int, tuple[weakref.ref[Any], Block, Part]] = {}
+        self._blocks: dict[int, tuple[weakref.ref[Any], Block, Part, int]] = {}
         self._selected = selected
         self._masks_are_plain = masks_are_plain
 
@@ -45,9 +45,13 @@ class MemoryCount(TorchDispatchMode):
             return
         block, part = self.allocator.allocate(size), self.part
         reference = weakref.ref(storage, lambda _: self._drop(key))
-        self._blocks[key] = reference, block, part
+        self._blocks[key] = reference, block, part, size
         self.live[part] += block.size
         self._look()
+
+    def exact(self, *parts: Part) -> int:
+        """The bytes that these parts asked for, before they were rounded up."""
+        return sum(size for _, _, part, size in self._blocks.values() if part in parts)
 
     def pass_through(self, *sizes: int) -> None:
         """Take and give back what an operation holds inside, in bytes."""
@@ -89,7 +93,7 @@ class MemoryCount(TorchDispatchMode):
             return arguments[0].new_empty(self._selected)
         if function is torch.ops.bitsandbytes.gemm_4bit.default:
             # The weight in 16 bits and its constants unpacked live inside only.
-            inputs, _, shape, absmax = arguments[:4]
+            inputs, _, shape = arguments[:3]
             inner = keywords.get("absmax_8bit")
             scales = [4 * inner.numel()] * 2 if inner is not None else []
             self.pass_through(*scales, shape[0] * shape[1] * inputs.element_size())
@@ -103,7 +107,7 @@ class MemoryCount(TorchDispatchMode):
         return values.new_empty((self._selected, *values.shape[mask.ndim :]))
 
     def _drop(self, key: int) -> None:
-        _, block, part = self._blocks.pop(key)
+        _, block, part, _ = self._blocks.pop(key)
         self.live[part] -= block.size
         self.allocator.free(block)
 
