@@ -221,9 +221,10 @@ def _load_request(run: RunContext) -> loading.LoadRequest:
     folder = resolve_model_folder(spec.model_name_or_path, spec.model_revision)
     architecture = detect(folder, spec.sftui.preference)
     monitor = GpuMonitor()
-    device = choose_device(spec.sftui.device, monitor.read(), os.environ)
+    reading = monitor.read()
+    device = choose_device(spec.sftui.device, reading, os.environ)
     monitor.close()
-    run.at.gpu = device.gpu
+    run.at.gpu, run.at.driver = device.gpu, reading.driver_version
     dtype = choose_dtype(spec, architecture.stored_dtype, device.gpu)
     attention = choose_attention(spec, device.gpu, architecture)
     run.emit(events.ChoiceMade("auto_class", architecture.auto_class, architecture.reason))

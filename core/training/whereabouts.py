@@ -20,11 +20,17 @@ class Whereabouts:
 
     phase: str = "preparing"
     step: int = 0
+    steps_done: int = 0
+    """Since this start."""
+    peak: PeakMeasured | None = None
+    """As it was last told."""
     batch_rows: int | None = None
     """Of the batch that is worked on, as the model sees it; its tokens with their padding."""
     batch_tokens: int | None = None
     gpu: GpuSnapshot | None = None
     """The run's GPU as it was before the run put anything on it; None on a CPU."""
+    driver: str | None = None
+    """Its version."""
     meter: Meter | None = None
     """From the moment that the model is loaded."""
     longest_tokens: int | None = None

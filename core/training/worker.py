@@ -1,5 +1,6 @@
 """The background thread in which a run happens. Works inside any Python program."""
 
+import contextlib
 import threading
 import time
 import traceback
@@ -12,6 +13,7 @@ from core.runs.events import Event, TerminalEvent
 from core.runs.folder import RunFolder
 from core.spec.run_spec import RunSpec
 from core.training.control import RunControl, StopRequestedError
+from core.training.learned import keep_for_calibration
 from core.training.libraries import import_libraries
 from core.training.whereabouts import Whereabouts
 
@@ -55,12 +57,18 @@ class TrainingWorker(threading.Thread):
             outcome = events.RunStopped(self._at.step, None, self.control.stop_reason, self._seconds())
         except BaseException as error:  # noqa: BLE001 - whatever it was, the run has to end with one event that says so
             outcome = self._failure(error)
+        # What serves the next run must not harm this one's end.
+        with contextlib.suppress(Exception):
+            keep_for_calibration(self._folder, self._at, outcome)
         self.outcome = outcome
         self._emit_outside(outcome)
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, events.StepCompleted):
             self._at.step = event.step
+            self._at.steps_done += 1
+        elif isinstance(event, events.PeakMeasured):
+            self._at.peak = event
         elif isinstance(event, events.PhaseStarted):
             self._at.phase = event.phase
         self._emit_outside(event)
