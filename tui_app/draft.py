@@ -9,7 +9,7 @@ from core.data.data_problems import token_problems
 from core.data.facts import DataFacts
 from core.data.request import CheckRequest, check_request
 from core.data.token_statistics import TokenStatistics
-from core.devices.gpu import GpuReading
+from core.devices.gpu import GpuReading, GpuSnapshot
 from core.devices.host import HostSnapshot
 from core.errors import SftuiError
 from core.memory.plan import ModelFacts, Plan, make_plan
@@ -153,6 +153,32 @@ class Draft:
             if step == "precision" and self.plan is not None:
                 complete = complete and self.plan.verdict != "does_not_fit"
         return complete and not any(problem.level == "error" for problem in self.problems_of(step))
+
+    @property
+    def chosen_gpu(self) -> GpuSnapshot | None:
+        """The GPU that the plan is for; None for the CPU."""
+        uuid = self.plan.device.uuid if self.plan else None
+        return next((gpu for gpu in (self.gpus.gpus if self.gpus else ()) if gpu.uuid == uuid), None)
+
+    def spec_with(self, changes: Mapping[str, Any]) -> RunSpec | None:
+        """What would be planned with these options set; None where they do not make a spec."""
+        if not changes:
+            return self.planned
+        values: dict[str, Any] = dict(self.values)
+        for name in self.left_out:
+            values = _without(values, name)
+        for name, value in changes.items():
+            values = with_value(values, name, value)
+        return check_values({**_PLACEHOLDERS, **values}).spec
+
+    def plan_with(self, changes: Mapping[str, Any]) -> Plan | None:
+        """The plan with these options set, from the same facts as every other one: what differs is theirs alone."""
+        spec = self.spec_with(changes)
+        return None if spec is None else self.plan_of(spec)
+
+    def plan_of(self, spec: RunSpec) -> Plan | None:
+        """The plan of another spec for the same model, data and devices; None while there is none."""
+        return self._planned(spec)[0]
 
     def _rebuilt(self) -> "Draft":
         checked = check_values(self.values)

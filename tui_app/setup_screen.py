@@ -17,6 +17,7 @@ from core.text import safe
 from tui_app.draft import Draft, Step
 from tui_app.held_out import HeldOut, HeldOutKey, read_held_out
 from tui_app.messages import DraftChanged, StepRequested
+from tui_app.prices import row_price
 from tui_app.widgets.memory_bar import MemoryBar
 from tui_app.widgets.spec_form import FormRow
 from tui_app.widgets.step_header import StepHeader
@@ -65,6 +66,8 @@ class SetupScreen(Screen[None]):
         Binding("escape", "app.go_back", "Back", tooltip="Back to where you came from; nothing is lost"),
     ]
     STEP: ClassVar[Step] = "model"
+    ALWAYS_PRICED: ClassVar[frozenset[str]] = frozenset()
+    """Ids of rows whose note is their price."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,6 +137,7 @@ class SetupScreen(Screen[None]):
         above = self.focused.ancestors if self.focused else ()
         row = next((node for node in above if isinstance(node, FormRow)), None)
         self.query_one("#help-line", Static).update("" if row is None else safe(row.help))
+        self._tell_price()
         if row is not None:
             # After the notes have their height: before that, there is nothing to scroll rightly.
             self.call_after_refresh(self._bring_into_sight, row)
@@ -144,6 +148,12 @@ class SetupScreen(Screen[None]):
                 pane.scroll_home(animate=False)
         else:
             row.scroll_visible(animate=False)
+
+    def _tell_price(self) -> None:
+        """Say what other values of the option one is on would cost; that of the one before goes."""
+        for row in self.query(FormRow):
+            is_told = row.has_pseudo_class("focus-within") and row.id not in self.ALWAYS_PRICED
+            row.tell_price(row_price(self.draft, row.id) if is_told else "")
 
     def on_screen_resume(self) -> None:
         """Catch up with what changed while another screen was shown."""
@@ -189,3 +199,4 @@ class SetupScreen(Screen[None]):
         waiting = "no plan for these values: see the problems" if draft.gpus else ""
         self.query_one(MemoryBar).show(draft.plan, left_out=titles, problem=waiting)
         self.show_draft(draft)
+        self._tell_price()

@@ -83,7 +83,7 @@ async def test_every_part_is_listed_and_unknown_ones_say_so(home: Path) -> None:
 
 async def test_double_quantization_says_what_it_saves(home: Path) -> None:
     async with opened("precision", _values(home, use_peft=True, load_in_4bit=True)) as (app, pilot):
-        await sees(pilot, "on: saves")
+        await sees(pilot, "on: −")
         await go_to(pilot, "use_bnb_nested_quant")
         before = _part(app, "quantization_constants")
         await pilot.press("space")
@@ -203,7 +203,7 @@ async def test_options_that_need_a_vision_tower_or_quantized_weights_come_with_t
             pilot,
             lambda: app.known.spec is not None and app.known.spec.sftui.skip_modules == ["down_proj", "o_proj"],
         )
-        await sees(pilot, "without saves")
+        await sees(pilot, "without: −")
 
 
 async def test_trained_and_total_parameters_are_counted_to_the_last_one(home: Path) -> None:
@@ -218,13 +218,13 @@ async def test_trained_and_total_parameters_are_counted_to_the_last_one(home: Pa
 
 async def test_the_price_of_an_option_is_told_while_one_is_on_it(home: Path) -> None:
     async with opened("precision", _values(home, use_peft=True)) as (app, pilot):
-        assert "saves" not in told(app, "#option-lora_r .note")
+        assert "rank" not in told(app, "#option-lora_r .note")
         await go_to(pilot, "lora_r")
-        await wait_for(pilot, lambda: "8: saves" in told(app, "#option-lora_r .note"))
-        assert "32: +" in told(app, "#option-lora_r .note")
+        await wait_for(pilot, lambda: "rank 8: −" in told(app, "#option-lora_r .note"))
+        assert "rank 32: +" in told(app, "#option-lora_r .note")
         await go_to(pilot, "lora_modules_to_save")
         await wait_for(pilot, lambda: "lm_head: +" in told(app, "#option-lora_modules_to_save .note"))
-        assert "saves" not in told(app, "#option-lora_r .note"), "and goes when one leaves"
+        assert "rank" not in told(app, "#option-lora_r .note"), "and goes when one leaves"
         await go_to(pilot, "use_dora")
         await wait_for(pilot, lambda: "on: +" in told(app, "#option-use_dora .note"))
 

@@ -1,5 +1,6 @@
 """The fastest spec that fits: which changes, in which order, what each saves, and what is said when none is enough."""
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -270,7 +271,7 @@ def test_whatever_is_asked_the_way_is_honest(architecture: Architecture, seed: i
     steps = [plan_of(with_changes(asked, found.taken[:number])) for number in range(len(found.taken) + 1)]
     sizes = [step.memory.known_bytes for step in steps if step.memory is not None]
     assert [change.saved_bytes for change in found.taken] == [
-        before - after for before, after in zip(sizes, sizes[1:], strict=False)
+        before - after for before, after in itertools.pairwise(sizes)
     ], "each saving is what the change adds to those before it"
     if found.goal == "fit":
         for number in range(len(found.taken)):
@@ -311,7 +312,7 @@ def test_no_faster_spec_of_the_ladder_would_have_fitted(architecture: Architectu
                 for axis, level in zip(axes, place, strict=True)
                 if level
                 for k, v in axis.rungs[level - 1].sets.items()
-            }  # noqa: E501
+            }
             one = applied(asked, sets)
             if plan_of(one).verdict == "fits":
                 best = min(best, cost(one))

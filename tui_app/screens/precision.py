@@ -15,7 +15,7 @@ from core.spec.presets import PRESETS
 from core.spec.problems import Problem
 from core.spec.run_spec import options
 from core.text import human_bytes, shorten
-from tui_app.prices import WeightSizes, option_price, switch_price
+from tui_app.prices import QUANTIZATIONS, WeightSizes, switch_price
 from tui_app.setup_screen import InfoPane, SetupScreen
 from tui_app.widgets.attention_row import AttentionRow
 from tui_app.widgets.editors import ChoiceEditor
@@ -26,16 +26,10 @@ from tui_app.widgets.spec_form import FormRow, OptionRow, SpecForm, row_id
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from core.devices.gpu import GpuSnapshot
     from core.memory.plan import Plan
     from tui_app.draft import Draft
 
-_QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "none": ("none", {"load_in_4bit": False, "load_in_8bit": False}),
-    "int8": ("8-bit", {"load_in_4bit": False, "load_in_8bit": True}),
-    "nf4": ("4-bit NF4", {"load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4"}),
-    "fp4": ("4-bit FP4", {"load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "fp4"}),
-}
+_ALWAYS_PRICED = ("use_bnb_nested_quant", "use_peft")
 _ADAPTER_OPTIONS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 _MORE_ADAPTER_OPTIONS = (
     "use_rslora",
@@ -52,7 +46,7 @@ class QuantizationRow(FormRow):
     """Three options of TRL as the one choice that they are."""
 
     def __init__(self) -> None:
-        labels = {key: label for key, (label, _) in _QUANTIZATIONS.items()}
+        labels = {key: label for key, (label, _) in QUANTIZATIONS.items()}
         super().__init__("Quantization", ChoiceEditor(labels), stacked=True, id=row_id("quantization"))
         self.help = "load_in_4bit, load_in_8bit: how the base model's weights are stored while adapters are trained."
 
@@ -72,7 +66,7 @@ class QuantizationRow(FormRow):
     def on_choice_editor_changed(self, event: ChoiceEditor.Changed) -> None:
         """Set the three."""
         event.stop()
-        self.post_message(self.Edited(_QUANTIZATIONS[event.value][1]))
+        self.post_message(self.Edited(QUANTIZATIONS[event.value][1]))
 
 
 class DeviceRow(FormRow):
@@ -109,6 +103,7 @@ class PrecisionScreen(SetupScreen):
 
     CSS_PATH = "precision.tcss"
     STEP = "precision"
+    ALWAYS_PRICED = frozenset(map(row_id, _ALWAYS_PRICED))
     HELP = """Choose how the base model is stored and computed, and which weights are trained.
     ↑ and ↓ move between options, ← and → between choices, space turns a switch. The memory bar follows every key.
     F2, F3 and F4 set all options of a preset; model, data and what is set on other pages of the run stay,
@@ -121,7 +116,7 @@ class PrecisionScreen(SetupScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sizes = WeightSizes({label: {"use_peft": True, **changes} for label, changes in _QUANTIZATIONS.values()})
+        self._sizes = WeightSizes({label: {"use_peft": True, **changes} for label, changes in QUANTIZATIONS.values()})
 
     def compose_step(self) -> ComposeResult:
         """Options on the left, their cost on the right; one above the other where it is narrow."""
@@ -159,17 +154,12 @@ class PrecisionScreen(SetupScreen):
         values = draft.values
         notes = self.reasons(draft)
         notes["quantization"] = _in_words(self._sizes.of(draft))
-        for name in ("use_bnb_nested_quant", "use_peft"):
-            notes[name] = switch_price(draft, name, on=value_of(values, name) is True)
+        notes |= {name: switch_price(draft, name) for name in _ALWAYS_PRICED}
         decided = [*_ADAPTER_OPTIONS, *_MORE_ADAPTER_OPTIONS] if value_of(values, _START) is not None else []
         notes |= {name: notes.get(name) or _DECIDED for name in decided}
-        focused = self._focused_option
-        if focused is not None and focused not in (*decided, "use_bnb_nested_quant", "use_peft"):
-            said = notes.get(focused) or options()[focused].help
-            notes[focused] = f"{said} {option_price(draft, focused)}".rstrip()
         allowed = value_of(values, "sftui.allow_hub_kernels")
         self.query_one(AttentionRow).kernels = attention_choices(
-            _chosen_gpu(draft),
+            draft.chosen_gpu,
             draft.model.architecture if draft.model else None,
             [str(kernel) for kernel in allowed] if isinstance(allowed, list | tuple) else [],
         )
@@ -181,27 +171,12 @@ class PrecisionScreen(SetupScreen):
         self.query_one("#method", Label).update(f"Method: {_method(draft)}")
         self.query_one("#trained", Static).update(_trained(draft.plan))
 
-    @property
-    def _focused_option(self) -> str | None:
-        """The option of the row that one is on."""
-        row = next((row for row in self.query(OptionRow) if row.has_pseudo_class("focus-within")), None)
-        return row.option.name if row is not None else None
-
-    def on_descendant_focus(self) -> None:
-        """Tell the price of the option that one has come to; that of the one before goes."""
-        self.show_draft(self.draft)
-
     def action_preset(self, name: str) -> None:
         """Set all options of a preset; model, data and the run's own names stay."""
         preset = PRESETS[name]
         self.change(dict(preset.values))
         # A toast would cover the memory bar just when it moves.
         self.query_one("#help-line", Static).update(f"Preset {preset.title}: {preset.help}")
-
-
-def _chosen_gpu(draft: Draft) -> GpuSnapshot | None:
-    uuid = draft.plan.device.uuid if draft.plan else None
-    return next((gpu for gpu in (draft.gpus.gpus if draft.gpus else ()) if gpu.uuid == uuid), None)
 
 
 def _start_row() -> OptionRow:

@@ -11,7 +11,7 @@ from core.spec.build import value_of
 from core.text import human_count
 from tui_app.prices import switch_price
 from tui_app.setup_screen import SetupScreen
-from tui_app.widgets.spec_form import SpecForm
+from tui_app.widgets.spec_form import SpecForm, row_id
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -24,6 +24,7 @@ class TrainingScreen(SetupScreen):
 
     CSS_PATH = "training.tcss"
     STEP = "training"
+    ALWAYS_PRICED = frozenset({row_id("activation_checkpointing")})
     HELP = """Choose how it learns and for how long, when it is checked, and what is kept.
     ↑ and ↓ move between options, ← and → between choices, space turns a switch.
     An emptied field falls back to its default, which it then shows in grey."""
@@ -81,9 +82,7 @@ class TrainingScreen(SetupScreen):
         if batch is not None:
             notes["gradient_accumulation_steps"] = f"Effective batch: {batch} rows a step."
         notes["num_train_epochs"] = _length(draft, batch)
-        notes["activation_checkpointing"] = switch_price(
-            draft, "activation_checkpointing", on=value_of(values, "activation_checkpointing") is True
-        )
+        notes["activation_checkpointing"] = switch_price(draft, "activation_checkpointing")
         hidden = [] if value_of(values, "eval_strategy") == "steps" else ["eval_steps"]
         if value_of(values, "save_strategy") != "steps":
             hidden.append("save_steps")

@@ -90,6 +90,8 @@ class FormRow(Horizontal):
         """Shown while one is on this row."""
         self._label = title
         self._note = Static(markup=False, classes="note")
+        self._lines: list[Content] = []
+        self._price = ""
 
     def compose(self) -> ComposeResult:
         """Title, editor, note."""
@@ -103,8 +105,19 @@ class FormRow(Horizontal):
         lines = problem_lines(problems)
         if not lines:
             lines = [Content(safe(note)) for note in notes if note]
-        self._note.update(Content("\n").join(lines))
+        self._lines = lines
+        self._draw_note()
         self.set_class(any(problem.level == "error" for problem in problems), "-error")
+
+    def tell_price(self, words: str) -> None:
+        """Say beside the note what other values would cost; empty takes it back."""
+        if words != self._price:
+            self._price = words
+            self._draw_note()
+
+    def _draw_note(self) -> None:
+        price = [Content.styled(safe(self._price), "$foreground")] if self._price else []
+        self._note.update(Content("\n").join([*self._lines, *price]))
 
     def show(self, values: Mapping[str, Any], problems: Sequence[Problem], note: str = "") -> None:
         """Show what is set, what is wrong with it, and why or at what price it is so."""
