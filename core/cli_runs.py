@@ -125,9 +125,9 @@ def _say_where(path: Path, state: Any) -> None:
 
 def _runs(options: argparse.Namespace) -> int:
     from core.runs.events import finite
-    from core.runs.folder import all_runs, summarize
+    from core.runs.table import list_runs
 
-    summaries = [summarize(folder) for folder in all_runs()]
+    summaries = list_runs()
     if options.json:
         fields = ("id", "path", "state", "step", "max_steps", "loss", "model", "started")
         listed = [{name: finite(getattr(s, name)) for name in fields} | _memory(s) for s in summaries]

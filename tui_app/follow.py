@@ -7,11 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from core.runs.events import Entry, decode
-from core.runs.folder import RunFolder, RunSummary, all_runs, summary_of
+from core.runs.ends import read_ends
+from core.runs.folder import RunFolder, RunSummary, all_runs
 from core.runs.journal import JournalReader
 from core.runs.notes import read_notes
 from core.runs.state import RunState, reduce_all
+from core.runs.table import RunTable
 from core.text import safe
 from tui_app.messages import ErrorRaised, LogRead, RunsListed, RunUpdated
 
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.15
 _LIST_SECONDS = 1.0
+_SHARE_OF_LOOKING = 15
 _BATCH_BYTES = 1 << 20
 _LOG_LINES = 500
 _LOG_BYTES = 256 * 1024
-_END_BYTES = 64 * 1024
 
 
 class _Watch:
@@ -156,11 +157,11 @@ class RunsWatch(_Watch):
     def __init__(self, target: MessagePump) -> None:
         super().__init__(target, "sftui-runs", _LIST_SECONDS)
         self._live: dict[Path, tuple[JournalReader, RunState]] = {}
-        self._ended: dict[Path, tuple[tuple[int, int], RunSummary]] = {}
+        self._table = RunTable()
         self._posted: tuple[RunSummary, ...] | None = None
 
     def _look(self) -> None:
-        began = time.monotonic()
+        started = began = time.monotonic()
         found: list[RunSummary] = []
         for folder in all_runs():
             found.append(self._summary(folder))
@@ -170,6 +171,9 @@ class RunsWatch(_Watch):
             if self._posted is None and time.monotonic() - began > 0.3:
                 began = time.monotonic()
                 self._target.post_message(RunsListed(tuple(found)))
+        self._table.keep()
+        # A thousand runs are looked at less often than ten.
+        self._period = max(_LIST_SECONDS, _SHARE_OF_LOOKING * (time.monotonic() - started))
         runs = tuple(found)
         if runs != self._posted:
             self._posted = runs
@@ -179,39 +183,14 @@ class RunsWatch(_Watch):
         alive = folder.is_alive()
         path = folder.path
         if not alive and path not in self._live:
-            stamp = _stamp(folder.journal_file)
-            known = self._ended.get(path)
-            if known is None or known[0] != stamp:
-                known = stamp, summary_of(folder, read_ends(folder.journal_file), alive=False)
-                self._ended[path] = known
-            return known[1]
+            return self._table.ended(folder)
         reader, state = self._live.get(path) or (JournalReader(folder.journal_file), RunState())
         state = reduce_all(state, reader.read_new())
         if alive:
             self._live[path] = reader, state
-        else:
-            self._live.pop(path, None)
-        return summary_of(folder, state, alive=alive)
-
-
-def read_ends(journal: Path) -> RunState:
-    """What the beginning and the end of a journal tell; enough for one line, and quick however long the run was."""
-    if _stamp(journal)[0] <= 4 * _END_BYTES:
-        entries = JournalReader(journal).read_new()
-    else:
-        with journal.open("rb") as file:
-            lines = file.read(_END_BYTES).split(b"\n")[:-1]
-            file.seek(-_END_BYTES, os.SEEK_END)
-            lines += file.read().split(b"\n")[1:]
-        entries = [entry for line in lines if (entry := _decoded(line)) is not None]
-    return reduce_all(RunState(), entries)
-
-
-def _decoded(line: bytes) -> Entry | None:
-    try:
-        return decode(line.decode())
-    except ValueError:
-        return None
+            return self._table.live(folder, state)
+        self._live.pop(path, None)
+        return self._table.ended(folder)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from core.errors import SftuiError
 from core.paths import expand
+from core.runs.ends import read_ends
 from core.runs.folder import RunFolder, all_runs
-from tui_app.follow import read_ends
 
 if TYPE_CHECKING:
     from core.runs.state import RunState

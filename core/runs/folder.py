@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -57,6 +57,11 @@ class RunFolder:
     def notes_file(self) -> Path:
         """What people wrote to the run."""
         return self.path / "notes.jsonl"
+
+    @property
+    def tags_file(self) -> Path:
+        """The words by which people find it."""
+        return self.path / "tags.json"
 
     @property
     def lock_file(self) -> Path:
@@ -172,6 +177,13 @@ class RunSummary:
     """1 for the next one in the queue, while the run waits there."""
     peak: PeakMeasured | None = None
     """The most that it held, with what was predicted."""
+    held_out: float | None = None
+    """The last loss over the held-out rows."""
+    data: str = ""
+    """Its datasets, by their names."""
+    tags: tuple[str, ...] = ()
+    notes: int = 0
+    """How many were written."""
 
 
 def summarize(folder: RunFolder) -> RunSummary:
@@ -198,6 +210,7 @@ def summary_of(folder: RunFolder, state: RunState, *, alive: bool) -> RunSummary
         failure=state.outcome.title if isinstance(state.outcome, RunFailed) else None,
         place=state.queued.place if state.queued and current == "queued" else None,
         peak=state.peak,
+        held_out=state.evaluations[-1].loss if state.evaluations else None,
     )
 
 
@@ -241,11 +254,14 @@ def _create(spec: "RunSpec", plan_json: Mapping[str, Any] | None) -> RunFolder:
 def all_runs() -> tuple[RunFolder, ...]:
     """Every run, the newest first."""
     try:
-        entries = [entry for entry in os.scandir(paths.runs_home()) if (Path(entry.path) / "run.yaml").exists()]
+        entries = [entry.path for entry in os.scandir(paths.runs_home())]
     except FileNotFoundError:
         return ()
-    entries.sort(key=lambda entry: (Path(entry.path) / "run.yaml").stat().st_mtime, reverse=True)
-    return tuple(RunFolder(Path(entry.path)) for entry in entries)
+    found: list[tuple[float, str]] = []
+    for path in entries:
+        with suppress(OSError):
+            found.append((os.stat(f"{path}/run.yaml").st_mtime, path))  # noqa: PTH116
+    return tuple(RunFolder(Path(path)) for _, path in sorted(found, reverse=True))
 
 
 def find_run(name: str) -> RunFolder:
