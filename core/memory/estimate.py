@@ -20,6 +20,7 @@ from core.text import human_bytes
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Method = Literal["lora", "full"]
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
+Level = Literal["exact", "estimated", "simulated", "measured", "unknown"]
 
 # bitsandbytes: one float32 absmax for each block of weights; double quantization stores it in one byte, with a
 # float32 for each block of absmax values, a float32 offset and a code table of 256 float32. Each layer has its own
@@ -44,6 +45,8 @@ class MemoryPart:
     """None while it is unknown."""
     basis: str
     """Where the figure comes from, in words."""
+    level: Level = "exact"
+    """How much it can be relied on."""
 
 
 @dataclass(frozen=True)
