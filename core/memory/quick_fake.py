@@ -17,7 +17,7 @@ _KNOWN = (
 )  # fmt: skip
 
 
-class QuickFakeMode(FakeTensorMode):
+class QuickFakeMode(FakeTensorMode):  # type: ignore[misc]
     """A FakeTensorMode that asks torch's meta kernels at once where it has nothing to add to them.
 
     Only for tensors that are all on the CPU, or said to be.

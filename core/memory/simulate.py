@@ -7,9 +7,11 @@ is read. As on a GPU, or as on the CPU, on which it is told from what autograd r
 import contextlib
 import functools
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import MethodType, SimpleNamespace
 from typing import Any
 
@@ -19,27 +21,56 @@ from accelerate.utils import convert_outputs_to_fp32
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from core.errors import SftuiError
 from core.memory.batch_shape import BatchShape
 from core.memory.optimizer_state import Trained, optimizer_state
 from core.memory.quick_fake import QuickFakeMode
-from core.memory.simulated import Simulation, refuse
+from core.memory.simulated import Simulation, SimulationTask, cached_simulation, keep_simulation, refuse
 from core.memory.simulated_gpu import AsOnGpu, replaced, trl_as_on_gpu
 from core.memory.simulated_memory import MemoryCount
 from core.memory.simulated_model import constants, materialize, meta_model
+from core.models.architecture import detect
 from core.models.loading import LoadRequest
 from core.spec.run_spec import RunSpec
+from core.text import safe, shorten
 
 _IGNORED = -100
 
 
+def simulate_task(task: SimulationTask) -> Simulation:
+    """The simulation, from the disk where it was kept. Raises SftuiError."""
+    if (known := cached_simulation(task.key)) is not None:
+        return known
+    architecture = detect(task.folder, task.spec.sftui.preference)
+    refuse(task.spec, architecture, task.shape)
+    request = LoadRequest(task.folder, architecture, task.dtype, task.spec.attn_implementation, "cpu")
+    try:
+        simulation = simulate(task.spec, request, task.shape, on_gpu=task.on_gpu)
+    except SftuiError:
+        raise
+    except Exception as error:
+        # The code of any model may ask fake tensors for what they do not have.
+        traceback.print_exception(error)
+        told = shorten(safe(" ".join(str(error).split())), 200)
+        message = f"{architecture.model_type} cannot be simulated here: {type(error).__name__}: {told}."
+        raise SftuiError("Not simulated", message, "The estimate stands.") from error
+    keep_simulation(task.key, simulation)
+    return simulation
+
+
 def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: bool) -> Simulation:
-    """What two steps on batches of this shape hold, in bytes; seconds. Raises SftuiError for what is not simulated."""
-    refuse(spec, request.architecture, shape)
+    """What two steps on batches of this shape hold. The request's device is of no weight.
+
+    Right only for what `why_not_simulated` finds nothing in. Raises whatever the model's code raises on fake tensors.
+    """
     began = time.monotonic()
     # What compute_loss scores: every token that has one before it.
     selected = shape.real_tokens or shape.rows * shape.tokens
     selected -= 1 if shape.packed else shape.rows
     plain = not shape.packed if shape.real_tokens is None else shape.real_tokens == shape.rows * shape.tokens
+    if "flash" in (request.attention or ""):
+        # It keeps what the fused kernels of SDPA keep, and needs no mask.
+        request, plain = replace(request, attention="sdpa"), True
     count = MemoryCount(max(selected, 1), masks_are_plain=plain)
     on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     if on_gpu:
@@ -82,7 +113,7 @@ class _Loss(SFTTrainer):  # type: ignore[misc]
         self.compute_loss_func = self.label_smoother = None
         self.is_deepspeed_enabled = False
         self.current_gradient_accumulation_steps = 1
-        self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self._metrics: dict[str, Any] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._total_train_tokens = 0
         self._tp_size = 1
         text = model.config.get_text_config()

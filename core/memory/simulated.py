@@ -1,8 +1,10 @@
 """What a simulation of training steps found, kept on disk; and what is not simulated."""
 
 import contextlib
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +27,12 @@ _OF_NO_WEIGHT = (
     "disable_tqdm", "shuffle_dataset", "pad_token", "eos_token", "dataset_", "chat_template", "project", "trackio",
 )  # fmt: skip
 """How arguments begin that change nothing in how much a step holds."""
+_OF_WEIGHT = {
+    "attn_implementation", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "use_peft",
+    "lora_r", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save", "use_dora",
+    "activation_checkpointing", "optim", "extra_arguments",
+}  # fmt: skip
+"""The options that change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +97,59 @@ def refuse(spec: RunSpec, architecture: Architecture, shape: BatchShape) -> None
         raise SftuiError("Not simulated", f"{why[0].upper()}{why[1:]}.", "The estimate stands.")
 
 
-def simulation_key(spec: RunSpec, folder: Path, auto_class: str, dtype: str, shape: BatchShape, *, on_gpu: bool) -> str:
-    """What a simulation depends on, as a name. Raises SftuiError or OSError when config.json cannot be read."""
-    code = find_remote_code(folder, read_config(folder))
-    versions = {name: metadata.version(name) for name in _PACKAGES}
-    values = spec.model_dump(
-        mode="json",
-        include={
-            "attn_implementation", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant",
-            "use_peft", "lora_r", "lora_dropout", "lora_target_modules", "lora_target_parameters",
-            "lora_modules_to_save", "use_dora", "activation_checkpointing", "optim", "extra_arguments",
-        },
-    )  # fmt: skip
-    values |= {
-        "skip_modules": spec.sftui.skip_modules,
-        "train_vision": spec.sftui.train_vision,
-        "start": spec.sftui.start_from_adapter,
-        "accumulates": spec.gradient_accumulation_steps > 1,
-    }
-    what = [_FORMAT, auto_class, dtype, on_gpu, asdict(shape), versions, code.revision if code else None, values]
-    text = (folder / "config.json").read_bytes() + json.dumps(what, sort_keys=True).encode()
-    return hashlib.sha256(text).hexdigest()
+@dataclass(frozen=True)
+class SimulationTask:
+    """What is to be simulated."""
+
+    spec: RunSpec
+    folder: Path
+    """The model's."""
+    auto_class: str
+    dtype: str
+    on_gpu: bool
+    """As on a GPU, or as on the CPU."""
+    shape: BatchShape
+
+    @functools.cached_property
+    def key(self) -> str:
+        """All that the answer depends on, as a name. Raises SftuiError or OSError when config.json cannot be read."""
+        code = find_remote_code(self.folder, read_config(self.folder))
+        values = self.spec.model_dump(mode="json", include=_OF_WEIGHT)
+        values |= {
+            "skip_modules": self.spec.sftui.skip_modules,
+            "train_vision": self.spec.sftui.train_vision,
+            "accumulates": self.spec.gradient_accumulation_steps > 1,
+        }
+        versions = {name: metadata.version(name) for name in _PACKAGES}
+        what = [
+            _FORMAT, self.auto_class, self.dtype, self.on_gpu, asdict(self.shape), versions, values,
+            code.revision if code else None,
+        ]  # fmt: skip
+        text = (self.folder / "config.json").read_bytes() + json.dumps(what, sort_keys=True).encode()
+        return hashlib.sha256(text).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads."""
+        return {
+            "spec": self.spec.model_dump(mode="json"),
+            "folder": str(self.folder),
+            "auto_class": self.auto_class,
+            "dtype": self.dtype,
+            "on_gpu": self.on_gpu,
+            "shape": asdict(self.shape),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "SimulationTask":
+        """The task in a JSON object."""
+        return cls(
+            spec=RunSpec.model_validate(value["spec"]),
+            folder=Path(value["folder"]),
+            auto_class=value["auto_class"],
+            dtype=value["dtype"],
+            on_gpu=value["on_gpu"],
+            shape=BatchShape(**value["shape"]),
+        )
 
 
 def cached_simulation(key: str) -> Simulation | None:

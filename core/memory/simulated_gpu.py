@@ -23,7 +23,7 @@ PassThrough = Callable[..., None]
 """Tells of bytes that an operation holds inside."""
 
 
-class AsOnGpu(TorchFunctionMode):
+class AsOnGpu(TorchFunctionMode):  # type: ignore[misc]
     """While it is on, functions of torch do what they would do on CUDA."""
 
     def __init__(self, pass_through: PassThrough) -> None:
@@ -56,7 +56,7 @@ class AsOnGpu(TorchFunctionMode):
         return output
 
 
-class _Attention(torch.autograd.Function):
+class _Attention(torch.autograd.Function):  # type: ignore[misc]
     """What the flash and memory-efficient kernels of torch take and keep."""
 
     @staticmethod

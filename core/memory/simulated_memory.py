@@ -18,7 +18,7 @@ _ASKS_FOR_THE_DEVICE = torch.ops.prim.device.default
 _INDEX_BYTES = 8
 
 
-class MemoryCount(TorchDispatchMode):
+class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
     """While it is on, every storage that an operation makes is a block of the allocator model, until it dies.
 
     Goes above a FakeTensorMode. `part` says what the storages made now belong to. `selected` is how many tokens are

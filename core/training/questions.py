@@ -9,11 +9,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from core.diagnosis import diagnose
 from core.errors import SftuiError
 from core.training.libraries import libraries_to_oneself
+from core.training.simulations import Simulations
 
 IN_PARTS = ("open_result", "chat", "measure")
 """Questions whose answers come in parts."""
@@ -33,19 +34,25 @@ class Answerer(threading.Thread):
     """Writes an answer for each question to a pipe, of which it is the owner: JSON lines, {"id", "answer"|"error"}.
 
     Before them, a long answer may have lines of its parts, {"id", "part"}. A question that is under way when it is
-    stopped goes on to its end, which a long one comes to soon; those behind it are dropped.
+    stopped goes on to its end, which a long one comes to soon; those behind it are dropped. Simulations go beside: they
+    keep nobody waiting, a new one ends the one before, and stopping ends it at once.
     """
 
     def __init__(self, pipe: int) -> None:
         super().__init__(name="sftui-answers", daemon=True)
-        self._pipe = pipe
+        self._pipe: IO[bytes] = os.fdopen(pipe, "wb", buffering=0)
+        self._writing = threading.Lock()
+        self._simulations = Simulations()
         self._questions: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._stopped = False
         self._cancelled_up_to = 0
 
     def ask(self, question: Mapping[str, Any]) -> None:
         """Take a question; returns at once."""
-        self._questions.put(question)
+        if question.get("ask") == "simulate":
+            self._simulations.ask(question, partial(self._write, question["id"]))
+        else:
+            self._questions.put(question)
 
     def cancel(self, up_to: int) -> None:
         """Let long answers to questions up to this number come to an end; returns at once."""
@@ -54,17 +61,25 @@ class Answerer(threading.Thread):
     def stop(self) -> None:
         """Answer nothing more; returns at once."""
         self._stopped = True
+        self._simulations.stop()
         self._questions.put(None)
 
     def run(self) -> None:
         """The thread's body; start it with `start`."""
-        # Whoever asked may be gone: there is nobody to tell then.
-        with contextlib.suppress(OSError), os.fdopen(self._pipe, "wb", buffering=0) as pipe:
-            while (question := self._questions.get()) is not None:
-                told = self._told(question, partial(_write, pipe, question["id"]))
-                if told is None:
-                    return
-                _write(pipe, question["id"], told)
+        while (question := self._questions.get()) is not None:
+            write = partial(self._write, question["id"])
+            if (told := self._told(question, write)) is None:
+                break
+            write(told)
+        with self._writing:
+            self._pipe.close()
+
+    def _write(self, number: int, told: Mapping[str, Any]) -> None:
+        line = memoryview(json.dumps({"id": number, **told}).encode() + b"\n")
+        # Whoever asked may be gone, or the pipe closed: there is nobody to tell then.
+        with self._writing, contextlib.suppress(OSError, ValueError):
+            while line:
+                line = line[self._pipe.write(line) :]
 
     def _told(self, question: Mapping[str, Any], write: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
         """The answer, or why there is none, such as a library that cannot be imported; None once it is stopped."""
@@ -84,18 +99,14 @@ class Answerer(threading.Thread):
             return {"error": {"title": found.title, "message": found.message, "hint": found.hint}}
 
 
-def _write(pipe: Any, number: int, told: dict[str, Any]) -> None:
-    line = memoryview(json.dumps({"id": number, **told}).encode() + b"\n")
-    while line:
-        line = line[pipe.write(line) :]
-
-
 def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to one question. Raises SftuiError.
 
     {"ask": "inventory", "folder", "auto_class"}                             an Inventory
     {"ask": "row", "store", "index", "folder", "options"}                    a SeenRow
     {"ask": "lengths", "store", "start", "stop", "folder", "options"}        what TokenCounts.add takes
+
+    {"ask": "simulate", "task"}, a SimulationTask, has a Simulation for an answer; it is core.training.simulations'.
     """
     match question.get("ask"):
         case "inventory":

@@ -38,6 +38,7 @@ def main() -> int:
             answerer.cancel(told["cancel"])
         else:
             answerer.ask(told)
+    answerer.stop()
     # Waiting for the imports would keep an orphan busy for seconds.
     os._exit(0)
 
