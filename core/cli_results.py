@@ -13,10 +13,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from core.errors import SftuiError
-from core.text import safe
+from core.text import human_bytes, safe
 
 if TYPE_CHECKING:
     from core.results.asking import MeasureProgress, Opened, Phase, ResultDesk, Said, Sampling
+    from core.results.exporting import ExportProgress
 
 _HELP = "/base asks the base model next, /both both; /reset begins anew; /seed N; /quit leaves. Ctrl-C stops an answer."
 
@@ -36,7 +37,70 @@ def add_result_commands(command: Callable[..., argparse.ArgumentParser]) -> None
     chat.add_argument("--top-k", type=int, default=0, help="draw from so many likeliest tokens; 0 is all")
     chat.add_argument("--max-new-tokens", type=int, default=512, help="tokens of an answer at most")
     chat.add_argument("--seed", type=int, default=42, help="of drawing")
+    _add_export(command)
     chat.add_argument("--measure", type=int, metavar="ROWS", help="measure both on so many held-out rows, and leave")
+
+
+def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
+    from core.results.exporting import KINDS
+
+    export = command("export", _export, "Take what a run has made elsewhere.")
+    export.add_argument("run")
+    kinds = export.add_mutually_exclusive_group(required=True)
+    places = {"gguf": "FILE", "push": "OWNER/NAME"}
+    for kind, help in KINDS.items():
+        kinds.add_argument(f"--{kind}", metavar=places.get(kind, "DIR"), help=f"{help[0].lower()}{help[1:]}")
+    export.add_argument("--checkpoint", type=int, metavar="STEP", help="a checkpoint in place of the result")
+    export.add_argument("--force", action="store_true", help="replace an earlier export there")
+    export.add_argument("--base-id", metavar="OWNER/NAME", help="what the base model is called on the hub")
+    export.add_argument("--no-compare", action="store_true", help="do not hold a merged model against the adapter")
+    export.add_argument("--device", help="auto, cpu, or a GPU's index, to compare on in place of the run's own")
+    export.add_argument("--llama-cpp", metavar="DIR", help="llama.cpp's sources, for --gguf ($LLAMA_CPP)")
+    export.add_argument("--gguf-type", default="bf16", help="bf16, f16, f32 or q8_0")
+    export.add_argument("--public", action="store_true", help="let everybody see a repository that --push makes")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from core.results.exporting import KINDS, ExportRequest, export, line_of
+    from core.runs.folder import find_run
+
+    kind = next(kind for kind in KINDS if getattr(options, kind) is not None)
+    request = ExportRequest(
+        kind=kind,
+        target=getattr(options, kind),
+        step=options.checkpoint,
+        force=options.force,
+        base_id=options.base_id,
+        compare=not options.no_compare,
+        llama_cpp=options.llama_cpp,
+        gguf_type=options.gguf_type,
+        public=options.public,
+        device=options.device,
+    )
+    hear = _tell_steps()
+    try:
+        made = export(find_run(options.run), request, (lambda _: None) if options.json else hear)
+    finally:
+        if sys.stderr.isatty() and not options.json:
+            sys.stderr.write("\r\x1b[K")
+    if options.json:
+        print(line_of(made))
+        return 0
+    print(f"{safe(made.path)}  {human_bytes(made.size_bytes)}")
+    for name, words in made.facts:
+        print(f"  {safe(name)}: {safe(words)}")
+    return 0
+
+
+def _tell_steps() -> "Callable[[ExportProgress], None]":
+    hear = _tell_phases()
+
+    def tell(progress: "ExportProgress") -> None:
+        from core.results.asking import Phase
+
+        hear(Phase(progress.step, progress.done, progress.total))
+
+    return tell
 
 
 def _chat(options: argparse.Namespace) -> int:
