@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import transformers.masking_utils
-from accelerate.utils import convert_outputs_to_fp32
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -144,7 +143,7 @@ class _Steps:
         if dtype != "float32":
             # As accelerate's prepare_model does.
             cast = torch.autocast("cpu", dtype=getattr(torch, dtype))(model.forward.__func__)
-            model.forward = MethodType(convert_outputs_to_fp32(cast), model)
+            model.forward = MethodType(cast, model)
 
     def run(self) -> int:
         """Do two steps; returns the bytes that autograd keeps after the last forward pass."""
