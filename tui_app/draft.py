@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -12,7 +13,10 @@ from core.data.token_statistics import TokenStatistics
 from core.devices.gpu import GpuReading, GpuSnapshot
 from core.devices.host import HostSnapshot
 from core.errors import SftuiError
+from core.memory.fit import Fit, Known, find_fit
 from core.memory.plan import ModelFacts, Plan, make_plan
+from core.memory.room import Room
+from core.memory.room import room as find_room
 from core.spec.build import check_values, value_of, with_value
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec, options
@@ -179,6 +183,33 @@ class Draft:
     def plan_of(self, spec: RunSpec) -> Plan | None:
         """The plan of another spec for the same model, data and devices; None while there is none."""
         return self._planned(spec)[0]
+
+    @cached_property
+    def room(self) -> Room | None:
+        """What would still fit; None where it is not known whether anything does."""
+        plan, spec, model = self.plan, self.planned, self.model
+        if plan is None or spec is None or model is None or plan.verdict == "unknown":
+            return None
+        # The same device and facts make a plan of every spec that is valid, and these are.
+        return find_room(spec, self.plan_of_valid, self.plan_of_valid, model.architecture.context_length)
+
+    def find_fit(self) -> Fit:
+        """The way to a spec that fits, or to a faster one. Raises SftuiError where that cannot be told."""
+        if self.spec is None or self.model is None or self.plan is None:
+            raise SftuiError(
+                "Not known yet", "What the run needs is not known.", "Choose a model and mend what is wrong."
+            )
+        form = self.data.form if self.data is not None else "unknown"
+        known = Known(self.model.architecture, self.chosen_gpu, form, self.tokens)
+        return find_fit(self.spec, self.plan_of_valid, known)
+
+    def plan_of_valid(self, spec: RunSpec) -> Plan:
+        """The plan of a spec that differs from this one in what is no reason to refuse it."""
+        plan, refused = self._planned(spec)
+        if plan is None:
+            said = refused[0].message if refused else "There is no plan for it."
+            raise SftuiError("No plan", said)
+        return plan
 
     def _rebuilt(self) -> "Draft":
         checked = check_values(self.values)

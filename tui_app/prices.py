@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.memory.fit_ladder import plan_choice
-from core.memory.speed import relative_time, speed_words
+from core.memory.fit import way_speed
+from core.memory.speed import plan_choice
 from core.models.attention import attention_choices
 from core.spec.build import value_of
 from core.text import human_bytes
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from core.memory.estimate import MemoryEstimate
     from core.memory.plan import Plan
-    from core.spec.run_spec import RunSpec
     from tui_app.draft import Draft
 
 QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -106,14 +105,8 @@ def price(draft: Draft, changes: Mapping[str, Any]) -> Price | None:
         return None
     verdict = after.verdict.replace("_", " ") if {before.verdict, after.verdict} == {"fits", "does_not_fit"} else ""
     size = after.memory.known_bytes - before.memory.known_bytes
-    # What is published was measured on GPUs.
-    ratio = _time(changed, after) / _time(spec, before) if before.device.kind == "gpu" else 1.0
-    found = Price(size, speed_words(ratio), verdict)
+    found = Price(size, way_speed(spec, before, changed, after), verdict)
     return found if str(found) else None
-
-
-def _time(spec: RunSpec, plan: Plan) -> float:
-    return relative_time(spec, dtype=plan_choice(plan, "dtype"), attention=plan_choice(plan, "attn_implementation"))
 
 
 def _known(memory: MemoryEstimate) -> set[str]:

@@ -18,7 +18,9 @@ from tui_app.draft import Draft, Step
 from tui_app.held_out import HeldOut, HeldOutKey, read_held_out
 from tui_app.messages import DraftChanged, StepRequested
 from tui_app.prices import row_price
-from tui_app.widgets.memory_bar import MemoryBar
+from tui_app.room_words import in_words
+from tui_app.widgets.memory_bar import MemoryBar, Told
+from tui_app.widgets.memory_parts import holders
 from tui_app.widgets.spec_form import FormRow
 from tui_app.widgets.step_header import StepHeader
 
@@ -115,6 +117,10 @@ class SetupScreen(Screen[None]):
         """The app's draft; an empty one while there is none."""
         return cast("Draft | None", cast("Any", self.app).draft) or Draft()
 
+    def room_words(self, draft: Draft) -> str:
+        """What would still fit beside what is set."""
+        return in_words(draft)
+
     def reasons(self, draft: Draft) -> dict[str, str]:
         """What sftui chose for options left to it, and why."""
         declared = options()
@@ -197,6 +203,7 @@ class SetupScreen(Screen[None]):
         declared = options()
         titles = tuple(declared[name].title for name in draft.left_out if name in declared)
         waiting = "no plan for these values: see the problems" if draft.gpus else ""
-        self.query_one(MemoryBar).show(draft.plan, left_out=titles, problem=waiting)
+        told = Told(titles, waiting, holders(draft.chosen_gpu), self.room_words(draft))
+        self.query_one(MemoryBar).show(draft.plan, told)
         self.show_draft(draft)
         self._tell_price()

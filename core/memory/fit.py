@@ -9,11 +9,11 @@ from core.data.rows import Form
 from core.data.token_statistics import TokenStatistics
 from core.devices.gpu import GpuSnapshot
 from core.errors import SftuiError
-from core.memory.fit_ladder import applied, faster, plan_choice, smaller
+from core.memory.fit_ladder import applied, faster, smaller
 from core.memory.fit_search import FitSearch, Place
 from core.memory.plan import Plan
 from core.memory.room import PlanOf
-from core.memory.speed import speed_words
+from core.memory.speed import plan_choice, speed_words, time_of
 from core.models.architecture import Architecture
 from core.spec.run_spec import RunSpec
 
@@ -49,8 +49,6 @@ class Fit:
     changes: tuple[Change, ...]
     after: Plan
     """With all changes but those that are only suggested."""
-    speed: str
-    """Of the whole way."""
     plans: int
     """How many were tried."""
 
@@ -63,6 +61,11 @@ class Fit:
     def missing_bytes(self) -> int:
         """What the smallest spec still lacks; 0 where it fits."""
         return 0 if self.fits else missing_bytes(self.after)
+
+    @property
+    def speed(self) -> str:
+        """How much faster or slower the whole way makes it, in words."""
+        return way_speed(self.spec, self.before, with_changes(self.spec, self.taken), self.after)
 
     @property
     def taken(self) -> tuple[Change, ...]:
@@ -78,6 +81,11 @@ class Known:
     gpu: GpuSnapshot | None
     form: Form = "unknown"
     tokens: TokenStatistics | None = None
+
+
+def way_speed(spec: RunSpec, before: Plan, changed: RunSpec, after: Plan) -> str:
+    """Return how much faster or slower one spec is than another; nothing on a CPU: the figures are of GPUs."""
+    return speed_words(time_of(changed, after) / time_of(spec, before)) if before.device.kind == "gpu" else ""
 
 
 def missing_bytes(plan: Plan) -> int:
@@ -110,14 +118,13 @@ def find_fit(spec: RunSpec, plan_of: PlanOf, known: Known, goal: Goal | None = N
     if place is None:
         place = search.start if goal == "fast" else search.fastest(("fits", "tight"))
     place = search.smallest() if place is None else search.without_needless(place)
-    changes = _way(search, place)
-    speed = speed_words(search.time(place) / search.time(search.start))
+    changes = _way(search, place, on_gpu=before.device.kind == "gpu")
     after = search.plan(place)
     suggested = _packing(applied(spec, search.sets(place)), after, plan_of, known)
-    return Fit(goal, spec, before, (*changes, *suggested), after, speed, search.plans)
+    return Fit(goal, spec, before, (*changes, *suggested), after, search.plans)
 
 
-def _way(search: FitSearch, place: Place) -> list[Change]:
+def _way(search: FitSearch, place: Place, *, on_gpu: bool) -> list[Change]:
     """Return the changes that lead to a place, each with what it saves after those before it."""
     changes = []
     at = search.start
@@ -127,7 +134,7 @@ def _way(search: FitSearch, place: Place) -> list[Change]:
         following = (*at[:number], level, *at[number + 1 :])
         rung = search.axes[number].rungs[level - 1]
         saved = round(search.bytes(at) - search.bytes(following))
-        speed = speed_words(search.time(following) / search.time(at))
+        speed = speed_words(search.time(following) / search.time(at)) if on_gpu else ""
         changes.append(Change(rung.title, rung.reason, rung.sets, saved, speed))
         at = following
     return changes

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.devices.gpu import GpuSnapshot
 from core.memory.plan import Plan
+from core.memory.speed import plan_choice
 from core.models.architecture import Architecture
 from core.models.attention import attention_choices
 from core.spec import trl_arguments
@@ -96,11 +97,6 @@ def faster(spec: RunSpec, plan: Plan, architecture: Architecture, gpu: GpuSnapsh
     return _axes(found)
 
 
-def plan_choice(plan: Plan, name: str) -> str:
-    """Return what was chosen under a name; empty where nothing was."""
-    return next((choice.value for choice in plan.choices if choice.name == name), "")
-
-
 def _axes(found: Mapping[str, list[Rung]]) -> tuple[Axis, ...]:
     return tuple(Axis(name, tuple(rungs)) for name, rungs in found.items() if rungs)
 
@@ -158,7 +154,7 @@ def _sixteen_bits(spec: RunSpec, dtype: str, gpu: GpuSnapshot) -> list[Rung]:
 def _smaller_weights(spec: RunSpec, architecture: Architecture) -> list[Rung]:
     if architecture.stored_quantization is not None:
         return []
-    four_bit = {"load_in_4bit": True, "load_in_8bit": False, "use_bnb_nested_quant": True}
+    four_bit: dict[str, Any] = {"load_in_4bit": True, "load_in_8bit": False, "use_bnb_nested_quant": True}
     if spec.quantization in ("nf4", "fp4"):
         if spec.use_bnb_nested_quant:
             return []

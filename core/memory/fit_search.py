@@ -5,10 +5,10 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from core.memory.fit_ladder import Axis, applied, plan_choice
+from core.memory.fit_ladder import Axis, applied
 from core.memory.plan import Plan
 from core.memory.room import PlanOf
-from core.memory.speed import relative_time
+from core.memory.speed import plan_choice, relative_time
 from core.spec.contradictions import contradictions
 from core.spec.run_spec import RunSpec
 

@@ -9,6 +9,7 @@ its own cost.
 
 import math
 
+from core.memory.plan import Plan
 from core.spec.run_spec import RunSpec
 
 _CHECKPOINTING = 1.21
@@ -55,6 +56,16 @@ def _four_bit(tokens: int) -> float:
     (few, slow), (many, fast) = _FOUR_BIT_FEW_TOKENS, _FOUR_BIT_MANY_TOKENS
     share = math.log(min(max(tokens, few), many) / few) / math.log(many / few)
     return slow + share * (fast - slow)
+
+
+def time_of(spec: RunSpec, plan: Plan) -> float:
+    """Return the relative time of a spec with what its plan chose for it."""
+    return relative_time(spec, dtype=plan_choice(plan, "dtype"), attention=plan_choice(plan, "attn_implementation"))
+
+
+def plan_choice(plan: Plan, name: str) -> str:
+    """Return what a plan chose under a name; empty where it chose nothing."""
+    return next((choice.value for choice in plan.choices if choice.name == name), "")
 
 
 def speed_words(ratio: float) -> str:

@@ -15,8 +15,9 @@ from core.spec.presets import PRESETS
 from core.spec.problems import Problem
 from core.spec.run_spec import options
 from core.text import human_bytes, shorten
+from tui_app.fitting import FittingScreen
 from tui_app.prices import QUANTIZATIONS, WeightSizes, switch_price
-from tui_app.setup_screen import InfoPane, SetupScreen
+from tui_app.setup_screen import InfoPane
 from tui_app.widgets.attention_row import AttentionRow
 from tui_app.widgets.editors import ChoiceEditor
 from tui_app.widgets.path_row import PathSuggester
@@ -98,7 +99,7 @@ class DeviceRow(FormRow):
         self.post_message(self.Edited({"sftui.device": event.value}))
 
 
-class PrecisionScreen(SetupScreen):
+class PrecisionScreen(FittingScreen):
     """How shall the model be stored, and which weights be trained?"""
 
     CSS_PATH = "precision.tcss"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -10,21 +10,27 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Button, Static
 
+from core.memory.fit import missing_bytes
 from core.spec.problems import Problem
 from core.spec.yaml_file import to_yaml
 from core.text import safe
 from tui_app.background import in_thread
+from tui_app.dialogs.does_not_fit import Answer, DoesNotFitDialog
 from tui_app.draft import Draft
+from tui_app.fitting import FittingScreen
 from tui_app.messages import StartRequested
 from tui_app.queueing import before_a_new_run
-from tui_app.setup_screen import STEPS, InfoPane, SetupScreen
+from tui_app.setup_screen import STEPS, InfoPane
 from tui_app.summary import problem_facts, summary
 from tui_app.widgets.fact_list import FactList
+
+if TYPE_CHECKING:
+    from core.memory.plan import Plan
 
 _LOOK_SECONDS = 2.0
 
 
-class ReviewScreen(SetupScreen):
+class ReviewScreen(FittingScreen):
     """Is this what shall be run?"""
 
     CSS_PATH = "review.tcss"
@@ -123,8 +129,28 @@ class ReviewScreen(SetupScreen):
         elif refusal or draft.spec is None:
             self.notify(refusal, title="Not started", severity="error", markup=False)
             self.query_one("#summary").scroll_home(animate=False)
+        elif draft.plan is not None and self._surely_fails(draft.plan):
+            self.app.push_screen(DoesNotFitDialog(_shortfall(draft.plan)), self._take_answer)
         else:
-            self.post_message(StartRequested(draft.spec, draft.plan, queue=queue))
+            self._start()
+
+    def _start(self) -> None:
+        draft = self.draft
+        if draft.spec is not None:
+            self.post_message(StartRequested(draft.spec, draft.plan, queue=self._queues))
+
+    def _take_answer(self, answer: Answer | None) -> None:
+        if answer == "start":
+            self._start()
+        elif answer == "fit":
+            self.action_fit()
+
+    def _surely_fails(self, plan: Plan) -> bool:
+        """Whether it will run out of memory; what waits may find more of it free, but never more than all."""
+        if plan.verdict != "does_not_fit" or not self._queues:
+            return plan.verdict == "does_not_fit"
+        total = plan.device.total_bytes
+        return plan.memory is not None and total is not None and plan.memory.known_bytes > total
 
     def action_nothing(self) -> None:
         """Go nowhere."""
@@ -153,8 +179,14 @@ class ReviewScreen(SetupScreen):
         words = {
             "fits": "It fits.",
             "tight": "It is tight.",
-            "does_not_fit": "It is not expected to fit: it will probably run out of memory.",
+            "does_not_fit": "It does not fit: f makes it fit.",
             "unknown": "Whether it fits is not known.",
         }
         before = f" {safe(self._before)} is on its device: w waits for it." if self._before else ""
         return words[draft.plan.verdict] + before
+
+
+def _shortfall(plan: Plan) -> str:
+    missing = missing_bytes(plan)
+    lacks = f" {missing / 1e6:,.0f} MB are missing." if missing else ""
+    return f"{safe(plan.verdict_reason)}.{lacks} It will probably run out of memory."

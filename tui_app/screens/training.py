@@ -9,8 +9,8 @@ from textual.containers import VerticalScroll
 
 from core.spec.build import value_of
 from core.text import human_count
+from tui_app.fitting import FittingScreen
 from tui_app.prices import switch_price
-from tui_app.setup_screen import SetupScreen
 from tui_app.widgets.spec_form import SpecForm, row_id
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tui_app.draft import Draft
 
 
-class TrainingScreen(SetupScreen):
+class TrainingScreen(FittingScreen):
     """How shall it learn, and for how long?"""
 
     CSS_PATH = "training.tcss"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.widget import Widget
 
 from core.text import cell_width, human_bytes, safe, shorten
-from tui_app.widgets.memory_parts import letter, short_name
+from tui_app.widgets.memory_parts import STYLES, shown_parts
 
 if TYPE_CHECKING:
     from textual.app import RenderResult
@@ -24,17 +25,21 @@ _VERDICTS = {
     "does_not_fit": ("✗", "does not fit", "$error"),
     "unknown": ("?", "not known", "$secondary"),
 }
-_STYLES = {
-    "W": "$primary",
-    "Q": "$primary",
-    "E": "$primary",
-    "a": "$accent",
-    "g": "$accent",
-    "o": "$accent",
-    _FREE: "$secondary",
-    _IN_USE: "$secondary",
-    _END: "$error bold",
-}
+_STYLES = STYLES | {_FREE: "$secondary", _IN_USE: "$secondary", _END: "$error bold"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the lines under the bar say besides the plan."""
+
+    left_out: tuple[str, ...] = ()
+    """Titles of options that the plan takes at their default."""
+    problem: str = ""
+    """Why there is no plan."""
+    holders: str = ""
+    """Who else holds memory of the device."""
+    room: str = ""
+    """What would still fit."""
 
 
 def bar_cells(parts: list[tuple[str, int]], in_use: int, total: int, width: int) -> str:
@@ -60,46 +65,43 @@ def bar_cells(parts: list[tuple[str, int]], in_use: int, total: int, width: int)
 
 
 class MemoryBar(Widget):
-    """Four lines that stay at the same place on every step of the set-up."""
+    """Five lines that stay at the same place on every step of the set-up."""
 
     DEFAULT_CSS = """
-    MemoryBar { height: 4; padding: 0 1; background: $surface; }
+    MemoryBar { height: 5; padding: 0 1; background: $surface; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._plan: Plan | None = None
-        self._left_out: tuple[str, ...] = ()
-        self._problem = ""
+        self._told = Told()
 
-    def show(self, plan: Plan | None, *, left_out: tuple[str, ...] = (), problem: str = "") -> None:
-        """Show a plan; `left_out` are titles of options it takes at their default, `problem` why there is no plan."""
-        if (plan, left_out, problem) != (self._plan, self._left_out, self._problem):
-            self._plan, self._left_out, self._problem = plan, left_out, problem
+    def show(self, plan: Plan | None, told: Told) -> None:
+        """Show a plan."""
+        if (plan, told) != (self._plan, self._told):
+            self._plan, self._told = plan, told
             self.refresh()
 
     def render(self) -> RenderResult:
-        """Draw bar, verdict and legend."""
-        width = self.size.width
+        """Draw bar, verdict, legend and what would still fit."""
+        width, height = self.size
         if self._plan is None:
-            return Content.assemble(("Memory  ", "bold"), (self._problem or "reading the devices …", "$secondary"))
-        lines = [self._bar(self._plan, width), self._verdict(self._plan), self._legend(self._plan)]
-        wrapped = [part for line in lines for part in line.wrap(width)]
-        return Content("\n").join(wrapped[: self.size.height])
-
-    def _parts(self, plan: Plan) -> list[tuple[str, int]]:
-        return [(part.name, part.bytes or 0) for part in plan.memory.parts] if plan.memory else []
+            return Content.assemble(("Memory  ", "bold"), (self._told.problem or "reading the devices …", "$secondary"))
+        above = [self._bar(self._plan, width), *self._verdict(self._plan).wrap(width)]
+        below = Content.styled(self._told.room, "$secondary").wrap(width) if self._told.room else []
+        legend = self._legend(self._plan, width, height - len(above) - len(below))
+        return Content("\n").join([*above, *legend, *below][:height])
 
     def _bar(self, plan: Plan, width: int) -> Content:
         device = plan.device
         total, free = device.total_bytes or 0, device.free_bytes
         in_use = max(0, total - free) if free is not None else 0
-        parts = self._parts(plan)
-        needed = human_bytes(sum(size for _, size in parts)) if plan.memory else "?"
+        parts = shown_parts(plan.memory) if plan.memory else []
+        needed = human_bytes(plan.memory.known_bytes) if plan.memory else "?"
         numbers = f"{needed} of {human_bytes(total or None)}"
         title = "Memory  "
         room = max(10, width - len(title) - cell_width(numbers) - 2)
-        cells = bar_cells([(letter(name), size) for name, size in parts], in_use, total, room)
+        cells = bar_cells([(part.letter, part.bytes or 0) for part in parts], in_use, total, room)
         pieces: list[tuple[str, str]] = [(title, "bold")]
         for cell in cells:
             style = _STYLES.get(cell, "$foreground")
@@ -115,10 +117,18 @@ class MemoryBar(Widget):
         reason = f": {safe(plan.verdict_reason)}" if plan.verdict_reason else ""
         return Content.assemble((f"{where}   ", "$secondary"), (f"{mark} {words}", f"{style} bold"), reason)
 
-    def _legend(self, plan: Plan) -> Content:
-        shown = [part for part in plan.memory.parts if part.bytes] if plan.memory else []
-        words = "  ".join(f"{letter(part.name)} {short_name(part.name)}" for part in shown)
-        words += f"{'  ' if words else ''}{_FREE} free  {_IN_USE} in use"
-        if self._left_out:
-            words += f"  at its default here: {', '.join(self._left_out)}"
-        return Content.styled(words, "$secondary")
+    def _legend(self, plan: Plan, width: int, height: int) -> list[Content]:
+        """What the letters stand for, as much of it as there is room for: no entry is cut."""
+        entries = (
+            [f"{part.letter} {part.words}" for part in shown_parts(plan.memory) if part.bytes] if plan.memory else []
+        )
+        entries += [f"{_FREE} free", f"{_IN_USE} {self._told.holders or 'in use'}"]
+        if self._told.left_out:
+            entries.append(f"at its default here: {', '.join(self._told.left_out)}")
+        lines: list[str] = []
+        for entry in entries:
+            if lines and cell_width(lines[-1]) + 2 + cell_width(entry) <= width:
+                lines[-1] += f"  {entry}"
+            else:
+                lines += [line.plain for line in Content(entry).wrap(width)]
+        return [Content.styled(line, "$secondary") for line in lines[: max(0, height)]]

@@ -8,20 +8,21 @@ from textual.content import Content
 
 from core.text import human_bytes, human_count
 from tui_app.widgets.fact_list import Fact, FactList
-from tui_app.widgets.memory_parts import long_name
+from tui_app.widgets.memory_parts import shown_parts
 
 if TYPE_CHECKING:
     from core.memory.estimate import MemoryEstimate
     from core.memory.plan import Plan
 
 _SIZE_WIDTH = 8
+_LEVEL_WIDTH = len("estimated")
 
 
 class PlanPanel(FactList):
-    """A list of memory parts with bytes and basis; those that nobody estimated say so."""
+    """A list of memory parts with bytes, how sure they are, and why; those that nobody estimated say so."""
 
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(24, id=id)
+        super().__init__(23, id=id)
 
     def show_plan(self, plan: Plan | None) -> None:
         """Show a plan, or that there is none."""
@@ -34,15 +35,22 @@ class PlanPanel(FactList):
 
 def _costs(memory: MemoryEstimate) -> list[Fact]:
     facts = [
-        Fact(long_name(part.name), f"{human_bytes(part.bytes):>{_SIZE_WIDTH}}", part.basis)
+        Fact(
+            part.title, Content.assemble(f"{human_bytes(part.bytes):>{_SIZE_WIDTH}}  ", _level(part.level)), part.basis
+        )
         if part.bytes is not None
-        else Fact(long_name(part.name), f"{'–':>{_SIZE_WIDTH}}", _missing(part.basis))
-        for part in memory.parts
+        else Fact(part.title, f"{'–':>{_SIZE_WIDTH}}", _missing(part.basis))
+        for part in shown_parts(memory)
     ]
     title = "Together" if memory.total_is_complete else "At least"
     facts.append(Fact(title, Content.styled(f"{human_bytes(memory.known_bytes):>{_SIZE_WIDTH}}", "bold")))
     trained = f"{human_count(memory.trainable_parameters):>{_SIZE_WIDTH}}"
     return [*facts, Fact("Trained parameters", trained, f"of {human_count(memory.total_parameters)}")]
+
+
+def _level(level: str) -> tuple[str, str]:
+    style = "" if level in ("exact", "measured") else "$warning" if level == "unknown" else "$accent"
+    return f"{level:<{_LEVEL_WIDTH}}", style
 
 
 def _missing(basis: str) -> str:
