@@ -14,7 +14,8 @@ from core.text import human_duration, safe
 
 if TYPE_CHECKING:
     from core.runs.events import Command
-    from core.runs.folder import RunSummary
+    from core.runs.folder import RunFolder, RunSummary
+    from core.runs.state import RunState
 
 DONE, FAILED = 0, 1
 
@@ -51,6 +52,10 @@ def add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume = command("resume", _resume, "Go on with a run that was stopped or killed, from its last whole checkpoint.")
     resume.add_argument("run")
     resume.add_argument("--from", dest="step", type=int, metavar="STEP", help="from this checkpoint; 0 begins anew")
+    resume.add_argument(
+        "--mend", nargs="?", type=int, const=1, metavar="N",
+        help="where memory ran out: make the first change that was offered, or the Nth, and go on",
+    )  # fmt: skip
     resume.add_argument("--queue", action="store_true", help="wait until its device is free")
     resume.add_argument("--detach", action="store_true", help="start it and leave")
     change = command("set", _set, "Make a run that trains longer or shorter.")
@@ -78,9 +83,30 @@ def _resume(options: argparse.Namespace) -> int:
         raise SftuiError("The run is running", f"A runner holds {folder.id}.", f"`sftui attach {folder.id}` shows it.")
     if isinstance(state.outcome, RunFinished):
         raise SftuiError("The run is finished", f"{folder.id} has its result already: {state.outcome.result}.")
-    if checkpoint_to_resume(folder, options.step) is None and not options.json:
-        print("the run begins anew" if options.step == 0 else "no checkpoint was saved: the run begins anew")
-    return start(folder, options, past=state.last_seq, resume_step=options.step)
+    step = options.step
+    if options.mend is not None:
+        _mend(folder, state, options)
+    if checkpoint_to_resume(folder, step) is None and not options.json:
+        print("the run begins anew" if step == 0 else "no checkpoint was saved: the run begins anew")
+    return start(folder, options, past=state.last_seq, resume_step=step)
+
+
+def _mend(folder: "RunFolder", state: "RunState", options: argparse.Namespace) -> None:
+    """Change the run's spec by a mend that its end offers. Raises SftuiError."""
+    from core.runs.checkpoints import checkpoint_to_resume, committed_checkpoints
+    from core.runs.memory_words import mend_words
+    from core.runs.mending import apply_mend, chosen_mend
+
+    mend = chosen_mend(folder, state, options.mend)
+    if mend.begins_anew and options.step != 0 and committed_checkpoints(folder):
+        message = f"{mend.title}: the checkpoints of {folder.id} do not go together with it, and would be deleted."
+        hint = f"`sftui resume {folder.id} --mend {options.mend} --from 0` begins anew."
+        raise SftuiError("This begins anew", message, hint)
+    # What is damaged is said before anything is changed.
+    checkpoint_to_resume(folder, options.step)
+    apply_mend(folder, mend)
+    if not options.json:
+        print(f"{mend_words(mend)} ({safe(', '.join(mend.sets))})")
 
 
 def start(folder: Any, options: argparse.Namespace, past: int = 0, resume_step: int | None = None) -> int:
@@ -177,7 +203,7 @@ def _send(options: argparse.Namespace) -> int:
     if options.command == "continue" and not folder.is_alive():
         outcome = folder.read_state().outcome
         if isinstance(outcome, RunStopped) and outcome.released:
-            options.step = None
+            options.step = options.mend = None
             return _resume(options)
     request_id = send(folder, _REQUESTS[options.command].request(options))
     words = f"{folder.id}: asked to {options.command}"

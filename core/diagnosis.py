@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from core.errors import SftuiError
 from core.failures import FAILURES
@@ -15,6 +16,7 @@ _OF_FILES = {
     errno.EPERM: ("A file may not be touched", "Give yourself the right to it (chmod, chown), and resume."),
     errno.EROFS: ("The disk can only be read", "Put runs elsewhere: XDG_DATA_HOME names the place."),
     errno.EIO: ("The disk is faulty", "Look at dmesg; copy the run's folder to another disk and resume there."),
+    errno.ENOMEM: ("The host's memory ran out", "Close other programs, load in 4 bit, or shorten max_length."),
     errno.ESTALE: ("A network disk lost a file", "Mount it again and resume."),
     errno.EMFILE: ("Too many files are open", "Raise the limit (ulimit -n 65536) and resume."),
     errno.ENFILE: ("Too many files are open", "Close other programs and resume."),
@@ -30,6 +32,10 @@ class Diagnosis:
     title: str
     message: str
     hint: str
+    memory: Literal["gpu", "host"] | None = None
+    """Whose memory ran out, where that is what happened."""
+    text: str = ""
+    """What the exception itself says."""
 
 
 def diagnose(error: BaseException) -> Diagnosis:
@@ -65,8 +71,9 @@ def _known(error: BaseException) -> Diagnosis | None:
     elif isinstance(error, OSError) and error.errno in _OF_FILES:
         title, hint = _OF_FILES[error.errno]
         place = f"{error.filename}: " if error.filename else ""
-        return Diagnosis(kind, title, f"{place}{error.strerror}.", hint)
+        memory: Literal["host"] | None = "host" if error.errno == errno.ENOMEM else None
+        return Diagnosis(kind, title, f"{place}{error.strerror}.", hint, memory, text)
     for failure in FAILURES:
         if all(part.lower() in lowered for part in failure.parts):
-            return Diagnosis(kind, failure.title, failure.cause or text, failure.hint)
+            return Diagnosis(kind, failure.title, failure.cause or text, failure.hint, failure.memory, text)
     return None

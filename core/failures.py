@@ -5,6 +5,7 @@ fits counts, so the narrow ones stand before the wide ones.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Failure:
     title: str
     cause: str
     hint: str
+    memory: Literal["gpu", "host"] | None = None
+    """Whose memory ran out, where that is what happened."""
 
 
 _RESUME = "The checkpoints are whole: resume the run."
@@ -28,13 +31,54 @@ _SMALLER = (
 )
 _ANOTHER_GPU = f"Choose another GPU with sftui.device, or wait for whoever uses this one. {_RESUME}"
 
+_GPU_FULL = "The GPU's memory ran out"
+_HOST_FULL = "The host's memory ran out"
+_LESS_ON_HOST = "Close other programs, load in 4 bit, or shorten max_length."
+
 _GPU = (
-    Failure(("CUDA out of memory",), "The GPU's memory ran out", "", _SMALLER),
+    Failure(("CUDA out of memory",), _GPU_FULL, "", _SMALLER, "gpu"),
+    Failure(("CUDA error: out of memory",), _GPU_FULL, "The driver could not give more.", _SMALLER, "gpu"),
     Failure(
         ("CUBLAS_STATUS_ALLOC_FAILED",),
-        "The GPU's memory ran out",
+        _GPU_FULL,
         "cuBLAS could not get its workspace: the memory is full to the brim.",
         _SMALLER,
+        "gpu",
+    ),
+    Failure(
+        ("CUBLAS_STATUS_NOT_INITIALIZED",),
+        _GPU_FULL,
+        "cuBLAS could not start: most often there is no room for its workspace.",
+        _SMALLER,
+        "gpu",
+    ),
+    Failure(
+        ("CUDNN_STATUS", "ALLOC"),
+        _GPU_FULL,
+        "cuDNN could not get its workspace: the memory is full to the brim.",
+        _SMALLER,
+        "gpu",
+    ),
+    Failure(
+        ("unable to find an engine to execute this computation",),
+        _GPU_FULL,
+        "cuDNN found no way to compute this in the memory that is left.",
+        _SMALLER,
+        "gpu",
+    ),
+    Failure(
+        ("CUSOLVER_STATUS_ALLOC_FAILED",),
+        _GPU_FULL,
+        "cuSOLVER could not get its workspace: the memory is full to the brim.",
+        _SMALLER,
+        "gpu",
+    ),
+    Failure(
+        ("Error out of memory at line",),
+        _GPU_FULL,
+        "bitsandbytes could not get memory, and ended the process.",
+        _SMALLER,
+        "gpu",
     ),
     Failure(
         ("CUDNN_STATUS_NOT_INITIALIZED",),
@@ -223,6 +267,7 @@ _QUANTIZATION = (
         "The quantized model does not fit on the GPU",
         "",
         "Choose a smaller model or 4-bit, or free memory on the GPU.",
+        "gpu",
     ),
     Failure(
         ("do not support training",),
@@ -481,18 +526,10 @@ _HOST = (
         "",
         "Give the container more (--shm-size=8g), or set dataloader_num_workers to 0.",
     ),
-    Failure(
-        ("can't allocate memory",),
-        "The host's memory ran out",
-        "",
-        "Close other programs, load in 4 bit, or shorten max_length.",
-    ),
-    Failure(
-        ("unable to allocate",),
-        "The host's memory ran out",
-        "",
-        "Close other programs, load in 4 bit, or shorten max_length.",
-    ),
+    Failure(("can't allocate memory",), _HOST_FULL, "", _LESS_ON_HOST, "host"),
+    Failure(("unable to allocate",), _HOST_FULL, "", _LESS_ON_HOST, "host"),
+    Failure(("std::bad_alloc",), _HOST_FULL, "", _LESS_ON_HOST, "host"),
+    Failure(("Cannot allocate memory",), _HOST_FULL, "", _LESS_ON_HOST, "host"),
     Failure(
         ("can't start new thread",),
         "The system allows no more threads",

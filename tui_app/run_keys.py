@@ -11,6 +11,7 @@ from textual.screen import Screen
 from core.errors import SftuiError
 from core.runs.checkpoints import DamagedCheckpointError
 from core.runs.commands import parse_length, send
+from core.runs.mending import mends_of
 from core.runs.notes import add_note
 from core.runs.state import RunState, status
 from core.text import safe
@@ -20,10 +21,10 @@ from tui_app.dialogs.ask_text import AskText
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.follow import RunFollower
 from tui_app.notes import LEAVE_QUEUE, Sent
-from tui_app.starting import resume
+from tui_app.starting import mend, resume
 
 if TYPE_CHECKING:
-    from core.runs.events import Command
+    from core.runs.events import Command, Mend
     from core.runs.folder import RunFolder
     from core.runs.notes import Note
 
@@ -38,6 +39,7 @@ class RunKeys(Screen[None]):
         Binding("p", "go_on", "Go on", tooltip="Go on from here"),
         Binding("p", "push_in", "Start now", tooltip="Wait no longer: start beside whatever runs there"),
         Binding("r", "resume", "Resume", tooltip="Go on from the last checkpoint"),
+        Binding("f", "mend", "Mend and go on", tooltip="Make the first change that saves memory, and go on from there"),
         Binding("n", "note", "Note", tooltip="Write a note to this run"),
         Binding("m", "length", "Length", show=False, tooltip="Train longer or shorter than was planned"),
         Binding("s", "stop", "Stop and save", tooltip="Stop after this step and save; twice: stop at once"),
@@ -69,6 +71,8 @@ class RunKeys(Screen[None]):
             return current == "queued"
         if action == "go_on":
             return current in ("paused", "released")
+        if action == "mend":
+            return bool(mends_of(self.state)) and not self.alive
         if action == "resume":
             return current in ("stopped", "failed", "interrupted") and not self.alive
         return True
@@ -149,6 +153,35 @@ class RunKeys(Screen[None]):
     def action_resume(self) -> None:
         """Go on from the last checkpoint."""
         self._resume()
+
+    def action_mend(self) -> None:
+        """Go on with the first mend; where that begins anew, ask before."""
+        mends = mends_of(self.state)
+        if not mends:
+            return
+        if not (mends[0].begins_anew and self.state.checkpoints):
+            self._mend(mends[0])
+            return
+        dialog = ConfirmDialog(
+            f"{safe(mends[0].title)}: begin anew?",
+            "The checkpoints of this run do not go together with this change: they are deleted, and it starts over.",
+            "Begin anew",
+            "Leave it",
+        )
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._mend(mends[0])
+
+        self.app.push_screen(dialog, answered)
+
+    @work(group="commands", exclusive=True)
+    async def _mend(self, change: Mend) -> None:
+        try:
+            await in_thread(lambda: mend(self.folder, change))
+        except (SftuiError, OSError) as error:
+            self.post_message(messages.ErrorRaised(error))
+        self._follower.wake()
 
     @work(group="commands", exclusive=True)
     async def _resume(self, step: int | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from core.memory.plan import Plan
+    from core.runs.events import Mend
     from core.runs.folder import RunFolder
     from core.runs.launch import WarmRunner
     from core.spec.run_spec import RunSpec
@@ -47,3 +48,16 @@ def resume(folder: RunFolder, step: int | None = None) -> None:
 
     checkpoint_to_resume(folder, step)
     launch.start_run(folder, step)
+
+
+def mend(folder: RunFolder, change: Mend) -> None:
+    """Go on with a run whose memory ran out, with a change that makes it smaller; some changes begin anew.
+
+    Raises SftuiError, DamagedCheckpointError or OSError.
+    """
+    from core.runs.checkpoints import checkpoint_to_resume
+    from core.runs.mending import apply_mend
+
+    # What is damaged is said before anything is changed.
+    checkpoint_to_resume(folder, 0 if change.begins_anew else None)
+    resume(folder, apply_mend(folder, change))

@@ -15,6 +15,7 @@ from core.spec.run_spec import RunSpec
 from core.training.control import RunControl, StopRequestedError
 from core.training.learned import keep_for_calibration
 from core.training.libraries import import_libraries
+from core.training.ran_out import what_is_known
 from core.training.whereabouts import Whereabouts
 
 
@@ -81,9 +82,9 @@ class TrainingWorker(threading.Thread):
             name: str | None = file.name
         except OSError:
             name = None
-        return events.RunFailed(
-            found.kind, found.title, found.message, found.hint, name, self._at.step, self._seconds()
-        )
+        memory = what_is_known(found, self._spec, self._folder, self._at)
+        words = found.kind, found.title, found.message, found.hint
+        return events.RunFailed(*words, name, self._at.step, self._seconds(), memory)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began

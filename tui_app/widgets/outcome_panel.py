@@ -9,6 +9,7 @@ from textual.widgets import Static
 
 from core.runs import events
 from core.runs.data_words import left_out_lines
+from core.runs.memory_words import out_of_memory_lines, peak_words
 from core.text import human_duration, safe
 from tui_app.format import ENDED, number
 
@@ -61,7 +62,7 @@ def outcome_lines(folder: RunFolder, state: RunState, current: Status) -> tuple[
             title = "‖ Paused, its device is free" if outcome.released else "■ Stopped"
             return title, _stopped(folder, outcome)
         case events.RunFailed():
-            return f"✗ Failed: {safe(outcome.title)}", _failed(folder, outcome)
+            return f"✗ Failed: {safe(outcome.title)}", _failed(folder, state, outcome)
     lines = [
         Content("The runner is gone without a last word: it was killed, or the machine went down."),
         _pair("last step", number(state.step)),
@@ -82,6 +83,7 @@ def _finished(folder: RunFolder, state: RunState, outcome: events.RunFinished) -
     return [
         Content(f"{number(outcome.step)} steps in {human_duration(outcome.seconds)}."),
         *_left_out(state),
+        *([Content(_sentence(peak_words(state.peak)))] if state.peak is not None else []),
         _pair("the model" if full else "the adapter", result),
         _pair("load it with", f"{loader}.from_pretrained(that folder)"),
         _pair("next", "h all runs, N set up another run"),
@@ -102,9 +104,20 @@ def _stopped(folder: RunFolder, outcome: events.RunStopped) -> list[Content]:
     return lines
 
 
-def _failed(folder: RunFolder, outcome: events.RunFailed) -> list[Content]:
+def _from_where(state: RunState, mend: events.Mend) -> str:
+    if mend.begins_anew or not state.checkpoints:
+        return " from the beginning"
+    return f" from step {number(state.checkpoints[-1].step)}"
+
+
+def _failed(folder: RunFolder, state: RunState, outcome: events.RunFailed) -> list[Content]:
     lines = [Content(safe(outcome.message, keep_newlines=True))]
-    if outcome.hint:
+    known = outcome.memory
+    if known is not None:
+        lines += [_pair(name, words) for name, words in out_of_memory_lines(known, outcome.step)]
+    if known is not None and known.mends:
+        lines.append(_pair("f", "makes the first of them, and goes on" + _from_where(state, known.mends[0])))
+    elif outcome.hint:
         lines.append(_pair("what to do", safe(outcome.hint, keep_newlines=True)))
     lines.append(_pair("ended", f"after step {number(outcome.step)} and {human_duration(outcome.seconds)}"))
     if outcome.traceback_file is not None:
