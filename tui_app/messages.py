@@ -9,6 +9,7 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from core.data.facts import DataFacts, Progress
     from core.devices.gpu import GpuReading
@@ -148,6 +149,22 @@ class MonitorRequested(Message):
     def __init__(self, folder: RunFolder) -> None:
         super().__init__()
         self.folder = folder
+
+
+class CloneRequested(Message):
+    """The user wants to set up a run with the settings of the one in this folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+
+class ComparisonRequested(Message):
+    """The user wants to see these runs beside each other."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        super().__init__()
+        self.paths = paths
 
 
 class ErrorRaised(Message):

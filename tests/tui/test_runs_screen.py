@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from textual.widgets import DataTable
 
 from core.runs import events
+from core.runs.checkpoints import place_of
+from core.runs.folder import RunFolder
+from core.runs.tags import read_tags, write_tags
 from tests.tui.helpers import add, alive, begin, home_in, shown, step, steps, until, until_shown, write_run
 from tui_app.app import SftuiApp
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.screens.monitor import MonitorScreen
+from tui_app.screens.review import ReviewScreen
 from tui_app.screens.runs import RunsScreen
 from tui_app.widgets.run_table import fitting
 
@@ -120,13 +125,100 @@ async def test_a_long_journal_is_told_by_its_ends() -> None:
         await until_shown(pilot, "3,000 of 9,000", "-27.000", "■ stopped")
 
 
+def _finished(name: str, loss: float, tags: tuple[str, ...] = ()) -> RunFolder:
+    happened = [*begin(name), step(9, loss), events.EvaluationCompleted(9, loss + 0.5, 1.0)]
+    peak = events.PeakMeasured(9, "gpu", 8_240_000_000, 8_000_000_000, None, 8_000_000_000)
+    folder = write_run(name, [*happened, peak, events.RunFinished(9, "adapter", 61.0)])
+    write_tags(folder, tags)
+    return folder
+
+
+def rows(app: SftuiApp) -> list[str]:
+    """The runs as they are listed, by the last four letters of their ids."""
+    return re.findall(r"\brun-(\w{4})\b", shown(app))
+
+
+async def test_each_run_tells_its_held_out_loss_and_its_peak_beside_the_plan() -> None:
+    folder = _finished("run-aaaa", 1.0, ("good",))
+    folder.spec_file.write_text("model_name_or_path: m\ndatasets: [{path: json, data_files: /d/support.jsonl}]\n")
+    async with SftuiApp(warm=False).run_test(size=(240, 40)) as pilot:
+        await until_shown(pilot, "Held-out", "1.500", "8.24 GB   +3 %", "support.jsonl", "good", "QLoRA")
+
+
+async def test_runs_are_found_by_words_and_sorted() -> None:
+    _finished("run-aaaa", 2.0, ("good",))
+    _finished("run-bbbb", 1.0)
+    _finished("run-cccc", 3.0, ("good", "night"))
+    async with SftuiApp(warm=False).run_test(size=WIDE) as pilot:
+        await until_shown(pilot, "3 runs, none live")
+        await pilot.press("o", "o")
+        await until_shown(pilot, "by loss")
+        assert rows(pilot.app) == ["bbbb", "aaaa", "cccc"]  # type: ignore[arg-type]
+        await pilot.press("slash", *"good")
+        await until_shown(pilot, "2 with “good”")
+        assert rows(pilot.app) == ["aaaa", "cccc"]  # type: ignore[arg-type]
+        await pilot.press("space", *"night", "enter")
+        await until_shown(pilot, "1 with “good night”")
+        assert pilot.app.screen.query_one(DataTable).has_focus
+        await pilot.press("escape")
+        await until(pilot, lambda: len(rows(pilot.app)) == 3)  # type: ignore[arg-type]
+        assert isinstance(pilot.app.screen, RunsScreen)
+
+
+async def test_a_run_is_deleted_after_saying_what_that_frees() -> None:
+    folder = _finished("run-aaaa", 1.0)
+    checkpoint = place_of(folder, 9)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "weights").write_bytes(bytes(1_500_000))
+    live = write_run("run-bbbb", begin("run-bbbb"))
+    async with SftuiApp(warm=False).run_test(size=NARROW, notifications=True) as pilot:
+        with alive(live):
+            await until_shown(pilot, "2 runs, 1 live")
+            await pilot.press("D")
+            await until_shown(pilot, "stop it first" if pilot.app.screen.chosen.id == live.id else "Delete this run?")  # type: ignore[attr-defined]
+        await pilot.press("escape", "slash", *"aaaa", "enter", "D")
+        await until_shown(pilot, "Delete this run?", "frees 1.50 MB", "1 checkpoint 1.50")
+        await pilot.press("y")
+        await until(pilot, lambda: not folder.path.exists())
+        assert live.path.exists()
+
+
+async def test_a_run_gets_tags_and_notes_and_tells_its_place() -> None:
+    folder = _finished("run-aaaa", 1.0)
+    async with SftuiApp(warm=False).run_test(size=WIDE, notifications=True) as pilot:
+        await until_shown(pilot, "run-aaaa")
+        await pilot.press("T")
+        await until_shown(pilot, "Words to find it by")
+        await pilot.press(*"best", "enter")
+        await until(pilot, lambda: read_tags(folder) == ("best",))
+        await pilot.press("N")
+        await until_shown(pilot, "It is kept with the run")
+        await pilot.press(*"ok", "enter")
+        await until(pilot, folder.notes_file.exists)
+        await pilot.press("P")
+        await until(pilot, lambda: "The run's folder" in shown(pilot.app))
+
+
+async def test_a_run_is_cloned_into_a_new_draft() -> None:
+    folder = _finished("run-aaaa", 1.0)
+    folder.spec_file.write_text(
+        "model_name_or_path: /models/small\ndatasets: [{path: /d/support.jsonl}]\nlearning_rate: 0.000123\n"
+    )
+    async with SftuiApp(warm=False).run_test(size=WIDE) as pilot:
+        await until_shown(pilot, "run-aaaa")
+        await pilot.press("c")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ReviewScreen))
+        await until_shown(pilot, "/d/support.jsonl", "1.23e-4")
+
+
 def test_columns_fit_the_terminal() -> None:
     for width in range(80, 240):
         chosen = fitting(width)
-        side = 42 if width >= 110 else 0
+        side = 42 if width >= 160 else 0
         assert sum(chosen.values()) + 2 * len(chosen) <= width - side
         assert {"state", "run", "step", "loss"} <= set(chosen)
-    assert len(fitting(200)) == 8
+    assert len(fitting(240)) == 12
+    assert {"held_out", "method"} <= set(fitting(120))
 
 
 def _failure(at: int) -> events.RunFailed:

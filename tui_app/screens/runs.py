@@ -9,29 +9,28 @@ from textual import work
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer, Input, Static
 
 from core.text import safe
 from tui_app import format as words
 from tui_app import messages
 from tui_app.alerts import call_for
 from tui_app.background import in_thread
-from tui_app.widgets.run_table import COLUMNS, SIDE_FROM, RunTable, cells, fitting
+from tui_app.chosen_run import ChosenRunKeys
+from tui_app.run_order import ORDERS, counted, listed
+from tui_app.widgets.run_table import BELOW_FROM, COLUMNS, SIDE_FROM, RunTable, cells, fitting
 from tui_app.widgets.step_header import StepHeader
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from textual.app import ComposeResult
 
     from core.devices.gpu import GpuReading
     from core.devices.host import HostSnapshot
     from core.runs.folder import RunSummary
-    from core.runs.queue import Move
     from tui_app.follow import RunsWatch
     from tui_app.widgets.gpu_panel import GpuPanel
 
+MOST_COMPARED = 6
 WELCOME = Content.assemble(
     ("No runs yet.\n\n", "bold"),
     ("t", "bold $accent"),
@@ -49,16 +48,24 @@ WELCOME = Content.assemble(
 )
 
 
-class RunsScreen(Screen[None]):
+class RunsScreen(ChosenRunKeys):
     """The list of runs, live."""
 
-    HELP = "Every run on this machine. Live ones move by themselves; a run goes on when you leave."
+    HELP = (
+        "Every run on this machine. Live ones move by themselves; a run goes on when you leave.\n"
+        "Peak is the most memory that a run held, and how far that is from what was planned. ◆ is a marked run: mark "
+        "two to six and press v to see them in one chart, with what differs between them."
+    )
     BINDINGS = [
         Binding("n", "new", "New run", tooltip="Set up a run"),
         Binding("t", "starter", "Try the starter", tooltip="Train the built-in model: a minute, no GPU, no network"),
-        Binding("s", "stop", "Stop", tooltip="Stop the run and save a checkpoint; take it out of the queue"),
-        Binding("K,shift+up", "move('up')", "Sooner", tooltip="Let the waiting run go before the one before it"),
-        Binding("J,shift+down", "move('down')", "Later", tooltip="Let the waiting run go behind the one behind it"),
+        Binding(
+            "slash", "filter", "Filter", key_display="/", tooltip="Show runs with these words in what is known of them"
+        ),
+        Binding("escape", "show_all", "All runs", show=False, tooltip="Show all runs again"),
+        Binding("o", "order", "Order", tooltip="Sort by age, state, loss, held-out loss, time, memory or model"),
+        Binding("space", "mark", "Mark", tooltip="Mark this run, to compare it with others"),
+        Binding("v", "compare", "Compare", tooltip="Compare the marked runs: curves, settings, figures"),
     ]
 
     def __init__(self) -> None:
@@ -69,11 +76,16 @@ class RunsScreen(Screen[None]):
         self._devices: tuple[GpuReading, HostSnapshot] | None = None
         self._said: str | None = None
         self._watch: RunsWatch | None = None
+        self._all: tuple[RunSummary, ...] = ()
+        self._wanted = ""
+        self._order = "newest"
+        self._marked: set[str] = set()
 
     def compose(self) -> ComposeResult:
         """Lay out table and machine."""
         yield StepHeader(title="Runs")
         yield Static("", id="summary", markup=False)
+        yield Input(placeholder="model, data, state, tag …", id="filter", compact=True)
         with Horizontal(id="body"):
             yield Static(WELCOME, id="welcome", markup=False)
             yield RunTable(cursor_type="row", id="runs")
@@ -121,9 +133,11 @@ class RunsScreen(Screen[None]):
 
     def on_resize(self) -> None:
         """Show as many columns as there is room for, and the machine beside them."""
-        wide = self.size.width >= SIDE_FROM
-        self.set_class(wide, "-side")
-        if wide and not self.query("#side"):
+        width, height = self.size
+        beside, below = width >= SIDE_FROM, height >= BELOW_FROM[1] and width >= BELOW_FROM[0]
+        self.set_class(beside, "-side")
+        self.set_class(below and not beside, "-below")
+        if (beside or below) and not self.query("#side"):
             self._mount_machine()
         self._lay_columns()
 
@@ -135,30 +149,42 @@ class RunsScreen(Screen[None]):
 
     def on_runs_listed(self, message: messages.RunsListed) -> None:
         """Show the runs; only cells that changed are drawn again."""
-        runs = {run.id: run for run in message.runs}
+        known = {run.id: run for run in self._all}
+        for run in message.runs:
+            before = known.get(run.id, run).state
+            if said := call_for(run.id, before, run.state, run.failure or ""):
+                self.post_message(messages.AttentionWanted((run.id, run.state, run.step), said))
+        self._all = message.runs
+        self._marked &= {run.id for run in message.runs}
+        self._list()
+
+    def _list(self) -> None:
+        runs = {run.id: run for run in listed(self._all, self._wanted, self._order)}
         reordered = list(runs) != list(self._runs)
-        for name, run in runs.items():
-            before = self._runs.get(name, run).state
-            if words := call_for(name, before, run.state, run.failure or ""):
-                self.post_message(messages.AttentionWanted((name, run.state, run.step), words))
         self._runs = runs
-        self._summarize(message.runs)
+        self._summarize()
         if reordered:
             self._fill()
             return
         for name, run in runs.items():
-            for column, cell in cells(run).items():
+            for column, cell in cells(run, marked=name in self._marked).items():
                 if column in self._columns and self._cells[name][column] != cell:
                     self._cells[name][column] = cell
                     self.table.update_cell(name, column, cell)
 
-    def _summarize(self, runs: tuple[RunSummary, ...]) -> None:
-        summary = _summary(runs)
+    def _summarize(self) -> None:
+        summary = counted(self._all)
+        if self._wanted:
+            summary += f", {words.number(len(self._runs))} with “{safe(self._wanted)}”"
+        if self._order != "newest":
+            summary += f", by {self._order}"
+        if self._marked:
+            summary += f", {len(self._marked)} marked"
         if summary == self._said:
             return
         self._said = summary
         self.query_one("#summary", Static).update(summary)
-        self.set_class(not runs, "-empty")
+        self.set_class(not self._all, "-empty")
         self.refresh_bindings()
 
     def _lay_columns(self) -> None:
@@ -175,7 +201,7 @@ class RunsScreen(Screen[None]):
             if column.name in self._columns:
                 title = Text(column.title, justify="right" if column.right else "left")
                 table.add_column(title, key=column.name, width=self._columns[column.name])
-        self._cells = {name: cells(run) for name, run in self._runs.items()}
+        self._cells = {name: cells(run, marked=name in self._marked) for name, run in self._runs.items()}
         for name, found in self._cells.items():
             table.add_row(*(found[column] for column in self._columns), key=name)
         if chosen is not None and chosen.id in self._runs:
@@ -190,6 +216,8 @@ class RunsScreen(Screen[None]):
     @property
     def chosen(self) -> RunSummary | None:
         """The run under the cursor."""
+        if not self._cells:
+            return None
         rows = list(self._cells)
         row = self.table.cursor_row
         return self._runs.get(rows[row]) if 0 <= row < len(rows) else None
@@ -202,30 +230,18 @@ class RunsScreen(Screen[None]):
             self.post_message(messages.MonitorRequested(RunFolder(self.chosen.path)))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer to stop only where there is a run, and another place only to one that waits."""
-        if action == "move":
-            return self.chosen is not None and self.chosen.place is not None
-        return bool(self._runs) if action == "stop" else True
+        """Offer only what can be done now."""
+        if action in ("filter", "order", "mark"):
+            return bool(self._all)
+        if action == "show_all":
+            return self.has_class("-filtering")
+        if action == "compare":
+            return len(self._marked) > 1
+        return super().check_action(action, parameters)
 
     def on_data_table_row_highlighted(self) -> None:
         """Offer what can be done with the run under the cursor."""
         self.refresh_bindings()
-
-    @work(group="commands")
-    async def action_move(self, how: Move) -> None:
-        """Give the waiting run under the cursor another place."""
-        from core.errors import SftuiError
-        from tui_app.queueing import move
-
-        run = self.chosen
-        if run is None:
-            return
-        try:
-            place = await in_thread(lambda: move(run.path, how))
-        except (SftuiError, OSError) as error:
-            self.post_message(messages.ErrorRaised(error))
-        else:
-            self.notify(f"{safe(run.id)} has place {place} in the queue.", markup=False)
 
     def action_new(self) -> None:
         """Set up a run."""
@@ -235,46 +251,49 @@ class RunsScreen(Screen[None]):
         """Set up the built-in example."""
         self.post_message(messages.StarterRequested())
 
-    def action_stop(self) -> None:
-        """Ask whether to stop the run under the cursor."""
-        from tui_app.dialogs.confirm import ConfirmDialog
-        from tui_app.notes import LEAVE_QUEUE
+    def action_filter(self) -> None:
+        """Ask which runs to show."""
+        self.add_class("-filtering")
+        self.refresh_bindings()
+        self.query_one(Input).focus()
 
-        run = self.chosen
-        if run is None:
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show the runs with these words, at every letter."""
+        self._wanted = event.value.strip()
+        self._list()
+
+    def on_input_submitted(self) -> None:
+        """Go to the runs that were found."""
+        self._leave_filter()
+
+    def action_show_all(self) -> None:
+        """Leave the filter: all runs are shown again."""
+        self.query_one(Input).value = ""
+        self._leave_filter()
+
+    def _leave_filter(self) -> None:
+        self.set_class(bool(self._wanted), "-filtering")
+        self.refresh_bindings()
+        self.table.focus()
+
+    def action_order(self) -> None:
+        """Sort by the next thing."""
+        names = list(ORDERS)
+        self._order = names[(names.index(self._order) + 1) % len(names)]
+        self._list()
+
+    def action_mark(self) -> None:
+        """Mark the run under the cursor, or take its mark away; go to the next one."""
+        if (run := self.chosen) is None:
             return
-        if run.place is None and not words.is_live(run.state):
-            self.notify(f"{safe(run.id)} is not running.", markup=False)
+        if run.id not in self._marked and len(self._marked) == MOST_COMPARED:
+            self.notify(f"At most {MOST_COMPARED} runs are compared.")
             return
+        self._marked ^= {run.id}
+        self._list()
+        self.table.action_cursor_down()
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._stop(run.path)
-
-        asked = (
-            "Stop this run?",
-            f"{safe(run.id)} finishes its step, saves a checkpoint and ends.",
-            "Stop and save",
-            "Let it run",
-        )
-        self.app.push_screen(ConfirmDialog(*(asked if run.place is None else LEAVE_QUEUE)), answered)
-
-    @work(group="commands")
-    async def _stop(self, path: Path) -> None:
-        from core.errors import SftuiError
-        from core.runs.commands import send
-        from core.runs.folder import RunFolder
-
-        try:
-            await in_thread(lambda: send(RunFolder(path), "stop"))
-        except (SftuiError, OSError) as error:
-            self.post_message(messages.ErrorRaised(error))
-
-
-def _summary(runs: tuple[RunSummary, ...]) -> str:
-    live = sum(words.is_live(run.state) for run in runs)
-    if not runs:
-        return ""
-    count = "1 run" if len(runs) == 1 else f"{words.number(len(runs))} runs"
-    waiting = sum(run.place is not None for run in runs)
-    return f"{count}, {live or 'none'} live" + (f", {waiting} queued" if waiting else "")
+    def action_compare(self) -> None:
+        """Compare the marked runs, the oldest first."""
+        chosen = [run.path for run in reversed(self._all) if run.id in self._marked]
+        self.post_message(messages.ComparisonRequested(tuple(chosen)))
