@@ -31,8 +31,8 @@ def mend_words(mend: Mend) -> str:
     return words + (", and the run begins anew" if mend.begins_anew else "")
 
 
-def out_of_memory_lines(found: OutOfMemory, step: int) -> list[tuple[str, str]]:
-    """What is known of it, as names with their words, the most telling first; the mends come last."""
+def out_of_memory_lines(found: OutOfMemory, step: int, most_mends: int | None = None) -> list[tuple[str, str]]:
+    """What is known of it, as names with their words, the most telling first; the best mends come last."""
     lines = [("where", _where(found, step))]
     held = []
     if found.wanted_bytes is not None:
@@ -47,7 +47,9 @@ def out_of_memory_lines(found: OutOfMemory, step: int) -> list[tuple[str, str]]:
         lines.append(("memory", ", ".join(held)))
     if others := _others(found):
         lines.append(("others", others))
-    return lines + [("mends" if not number else "", mend_words(mend)) for number, mend in enumerate(found.mends)]
+    return lines + [
+        ("mends" if not number else "", mend_words(mend)) for number, mend in enumerate(found.mends[:most_mends])
+    ]
 
 
 def user_words(users: Sequence[GpuUser]) -> str:

@@ -217,7 +217,7 @@ async def test_before_a_key_deletes_checkpoints_it_asks(
     started: list[int | None] = []
     monkeypatch.setattr(launch, "start_run", lambda folder, step=None, queue=False: started.append(step))
     async with SftuiApp(open_screen="monitor", run=folder, warm=False).run_test(size=(120, 40)) as pilot:
-        await until_shown(pilot, "max_length 48: saves 4.0 MB, and the run begins anew", "goes on from the beginning")
+        await until_shown(pilot, "max_length 48: saves 4.00 MB, and the run begins anew", "goes on from the beginning")
         await pilot.press("f")
         await until_shown(pilot, "max_length 48: begin anew?", "they are deleted")
         await pilot.press("escape")

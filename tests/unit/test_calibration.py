@@ -31,18 +31,23 @@ def known(one: Record = H100) -> Calibration | None:
     return calibration_for(one.device, one.driver, one.versions)
 
 
+def about(runs: int, mean_error: float, extra_bytes: int) -> Calibration:
+    close: Any = pytest.approx(mean_error)
+    return Calibration(runs, close, extra_bytes)
+
+
 def test_nothing_is_known_before_the_first_run() -> None:
     assert known() is None
 
 
 def test_one_run_that_held_more_corrects_the_next_plan_and_one_that_held_less_does_not_yet() -> None:
     keep(replace(H100, measured_bytes=10 * GIB + 300 * MIB))
-    assert known() == Calibration(1, pytest.approx(300 / (10 * 1024 + 300)), 300 * MIB)
+    assert known() == about(1, 300 / (10 * 1024 + 300), 300 * MIB)
     less = replace(H100, device="NVIDIA L4", measured_bytes=9 * GIB)
     keep(less)
-    assert known(less) == Calibration(1, pytest.approx(1 / 9), 0)
+    assert known(less) == about(1, 1 / 9, 0)
     keep(less, less)
-    assert known(less) == Calibration(3, pytest.approx(1 / 9), -GIB)
+    assert known(less) == about(3, 1 / 9, -GIB)
 
 
 def test_a_correction_that_was_made_is_not_made_twice() -> None:
@@ -55,7 +60,7 @@ def test_a_correction_that_was_made_is_not_made_twice() -> None:
         told = 10 * GIB + now.extra_bytes
         keep(replace(H100, predicted_bytes=told, correction_bytes=now.extra_bytes, measured_bytes=truth))
     # The plans after the third run were right.
-    assert known() == Calibration(8, pytest.approx(3 / 8 * 400 * MIB / truth), 400 * MIB)
+    assert known() == about(8, 3 / 8 * 400 * MIB / truth, 400 * MIB)
 
 
 @pytest.mark.parametrize("wild", [0.01, 5.0])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from core.runs.folder import RunFolder
     from core.runs.state import RunState, Status
 
+_MENDS_SHOWN = 4
+
 
 class OutcomePanel(Static):
     """Shown when the run has ended."""
@@ -111,10 +113,10 @@ def _from_where(state: RunState, mend: events.Mend) -> str:
 
 
 def _failed(folder: RunFolder, state: RunState, outcome: events.RunFailed) -> list[Content]:
-    lines = [Content(safe(outcome.message, keep_newlines=True))]
+    lines = [Content(safe(outcome.message, keep_newlines=True))] if outcome.message else []
     known = outcome.memory
     if known is not None:
-        lines += [_pair(name, words) for name, words in out_of_memory_lines(known, outcome.step)]
+        lines += [_pair(name, words) for name, words in out_of_memory_lines(known, outcome.step, _MENDS_SHOWN)]
     if known is not None and known.mends:
         lines.append(_pair("f", "makes the first of them, and goes on" + _from_where(state, known.mends[0])))
     elif outcome.hint:
