@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,9 +33,12 @@ _RENDERED_BYTES = 1 << 20
 Facts = tuple[tuple[str, str], ...]
 
 
-class _Export:
-    def __init__(self, run: RunFolder, request: ExportRequest, output: int) -> None:
-        self._run, self._request, self._output = run, request, output
+class Exporter:
+    """One export, from its beginning to its end."""
+
+    def __init__(self, run: RunFolder, request: ExportRequest, say: Callable[[ExportProgress], object]) -> None:
+        """`say` is told how far it is, a few times a second at most. Raises SftuiError where the run has no spec."""
+        self._run, self._request, self._say = run, request, say
         self._told_at, self._told = 0.0, ""
         self._spec: RunSpec = read_spec(run.spec_file)
 
@@ -57,15 +60,14 @@ class _Export:
                 facts = self._adapter(target)
         return Exported(self._request.kind, str(target), size_of(target), facts)
 
-    def tell(self, outcome: Outcome) -> None:
-        """Say a line; progress a few times a second at most."""
-        if isinstance(outcome, ExportProgress):
-            now = time.monotonic()
-            whole = outcome.done == outcome.total
-            if outcome.step == self._told and not whole and now - self._told_at < _TELL_SECONDS:
-                return
-            self._told_at, self._told = now, outcome.step
-        os.write(self._output, line_of(outcome).encode() + b"\n")
+    def tell(self, progress: ExportProgress) -> None:
+        """Say how far it is."""
+        now = time.monotonic()
+        whole = progress.done == progress.total
+        if progress.step == self._told and not whole and now - self._told_at < _TELL_SECONDS:
+            return
+        self._told_at, self._told = now, progress.step
+        self._say(progress)
 
     def _result(self) -> Result:
         result = find_result(self._run, self._request.step)
@@ -194,18 +196,19 @@ def main() -> int:
     # What libraries print is not for whoever reads our lines.
     output = os.dup(1)
     os.dup2(2, 1)
-    export: _Export | None = None
+
+    def say(outcome: Outcome) -> None:
+        os.write(output, line_of(outcome).encode() + b"\n")
+
     try:
-        export = _Export(RunFolder(Path(sys.argv[1])), request_from(sys.argv[2]), output)
-        export.tell(export.do())
+        say(Exporter(RunFolder(Path(sys.argv[1])), request_from(sys.argv[2]), say).do())
     except BrokenPipeError:
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it was, whoever waits must hear of it
         found = diagnose(error)
         if not isinstance(error, SftuiError):
             traceback.print_exception(error)
-        told = SftuiError(found.title, found.message, found.hint)
-        os.write(output, line_of(told).encode() + b"\n")
+        say(SftuiError(found.title, found.message, found.hint))
         return 1
     return 0
 

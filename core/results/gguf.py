@@ -1,4 +1,4 @@
-"""GGUF through llama.cpp's own converter, where the user has it; a Modelfile for Ollama; what came out is read again."""
+"""GGUF through llama.cpp's own converter, where the user has it, with a Modelfile for Ollama; read again when made."""
 
 import os
 import shutil

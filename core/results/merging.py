@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
@@ -158,13 +158,17 @@ def _empty_model(request: loading.LoadRequest) -> Any:
 
 def _adapted(model: Any, adapter: Path) -> Any:
     """The model with the adapter's weights on it, while its own are nowhere."""
-    adapted = PeftModel.from_pretrained(model, str(adapter), low_cpu_mem_usage=True, torch_device="cpu")
+    config = LoraConfig.from_pretrained(str(adapter))
+    adapted = PeftModel(model, config, adapter_name=_ADAPTER, low_cpu_mem_usage=True)
     for module in adapted.modules():
         if isinstance(module, BaseTunerLayer):
             # PEFT would move them to where the base's weights are.
             module._move_adapter_to_device_of_base_layer = lambda *_, **__: None
     weights = {name: weight.float() for name, weight in load_peft_weights(str(adapter), device="cpu").items()}
     set_peft_model_state_dict(adapted, weights, low_cpu_mem_usage=True)
+    unread = sorted(name for name, weight in get_peft_model_state_dict(adapted).items() if weight.is_meta)
+    if unread:
+        raise _refuse(f"{len(unread)} of its weights are not in its file ({unread[0]}, …).")
     return adapted
 
 

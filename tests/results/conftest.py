@@ -10,6 +10,7 @@ from core.runs.events import RunFinished
 from core.runs.folder import RunFolder
 from core.runs.journal import JournalWriter
 from core.spec.yaml_file import read_spec
+from core.training.environment import put_down
 from core.training.worker import TrainingWorker
 from tests.tiny import build_tiny_model, write_rows
 from tests.training.runs import make_run
@@ -28,6 +29,7 @@ NF4 = {"load_in_4bit": True, "use_bnb_nested_quant": True, "dtype": "float32"}
 
 def train(folder: RunFolder) -> RunFolder:
     """Do the run in this process, with its journal."""
+    put_down(folder)
     journal = JournalWriter(folder.journal_file)
     worker = TrainingWorker(read_spec(folder.spec_file), folder, journal.write)
     worker.start()

@@ -76,7 +76,7 @@ def _base(auto: Any, request: Any) -> dict[str, Any]:
         {"use_dora": True},
         {"lora_modules_to_save": ["embed_tokens"]},
         {"load_in_4bit": True, "dtype": "float32"},
-        {"chat_template_path": "chatml"},
+        {"chat_template_path": "llama3"},
         {"sftui": {"device": "cpu", "init_lora_weights": "pissa"}},
     ],
     ids=lambda changes: next(iter(changes)),
