@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from core.cli_compare import add_compare_commands
 from core.cli_doctor import add_doctor_command
 from core.cli_queue import add_queue_command
 from core.cli_results import add_result_commands
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--queue", action="store_true", help="wait until its device is free, behind those that wait too")
     run.add_argument("--detach", action="store_true", help="start it and leave")
     run.add_argument("--force", action="store_true", help="start it though it does not fit")
+    run.add_argument("--probe", action="store_true", help="try two steps on the longest rows before, and tell the peak")
     run.add_argument("--allow", action="store_true", help="let what the spec names run here: on_finish, hub kernels")
 
     plan = command("plan", _plan, "What a spec costs in memory. Weights and training state only, for now.")
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--model", metavar="PATH_OR_ID", help="count tokens with this model's tokenizer: slower")
 
     add_run_commands(command)
+    add_compare_commands(command)
     add_queue_command(command)
     add_result_commands(command)
     add_doctor_command(command)
@@ -98,7 +101,7 @@ def _demo(options: argparse.Namespace) -> int:
     if not options.headless and not options.json and on_terminal and options.open_app is not None:
         return int(options.open_app(open_screen="review", draft_values=dict(PRESETS["starter"].values)))
     options.spec, options.set, options.detach, options.force = "starter", [], False, False
-    options.queue = options.allow = False
+    options.queue = options.allow = options.probe = False
     return _run(options)
 
 
@@ -106,6 +109,8 @@ def _run(options: argparse.Namespace) -> int:
     from core.runs.folder import create_run
     from core.spec.problems import SpecError
 
+    if options.probe:
+        options.set.append("sftui.probe=true")
     plan, spec = _read_plan(options)
     errors = tuple(problem for problem in plan.problems if problem.level == "error")
     for problem in plan.problems:

@@ -232,6 +232,26 @@ class SftuiApp(DraftingApp):
         self._set_draft(Draft.of(PRESETS["starter"].values))
         self.action_step("review")
 
+    def on_clone_requested(self, message: messages.CloneRequested) -> None:
+        """Fill the draft from a run and show it for review; its name stays its own."""
+        from core.runs.folder import RunFolder
+        from tui_app.draft import Draft
+
+        try:
+            values = RunFolder(message.path).spec_values()
+        except (SftuiError, OSError) as error:
+            self.show_error(error)
+            return
+        self._set_draft(Draft.of(values))
+        self.action_step("review")
+
+    def on_comparison_requested(self, message: messages.ComparisonRequested) -> None:
+        """Show runs beside each other."""
+        from core.runs.folder import RunFolder
+        from tui_app.screens.compare_runs import CompareRunsScreen
+
+        self.push_screen(CompareRunsScreen(tuple(RunFolder(path) for path in message.paths)))
+
     def on_attention_wanted(self, message: messages.AttentionWanted) -> None:
         """Call somebody back, once however many screens have seen it."""
         if message.run != self._called:

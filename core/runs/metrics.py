@@ -45,11 +45,9 @@ METRICS = (
 )
 MEMORY = Metric("memory", "Memory", "bytes", lambda _: None, lower_is_better=True)
 ALL_METRICS = (*METRICS, MEMORY)
-
-
-def metric(name: str) -> Metric:
-    """The metric of this name."""
-    return next(one for one in ALL_METRICS if one.name == name)
+HELD_OUT = Metric("held_out", "Held-out loss", "", lambda _: None, lambda found: found.loss, lower_is_better=True)
+COMPARED = (LOSS, HELD_OUT, *METRICS[1:], MEMORY)
+"""In this order they are offered where several runs share a chart."""
 
 
 def held_bytes(sample: MemorySample) -> int:

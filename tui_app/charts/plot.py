@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -176,17 +177,27 @@ def _curve(
     line = _Grid(frame.columns, frame.rows)
     line.path([(dot, frame.dot_row(mean)) for dot, mean in zip(dots, means, strict=True)])
     if not single:
+        # One sign every so many cells, each curve's at other places than its neighbour's.
         every = max(8, frame.columns // 5)
-        for dot, mean in zip(dots, means, strict=True):
-            # One sign every so many cells, each curve's at other places than its neighbour's.
-            if (dot // 2 + number * every // len(picture.curves)) % every == every // 2:
-                signs[dot // 2, frame.dot_row(mean) // 4] = (SIGNS[number % len(SIGNS)], colour)
+        for cell in range(every * number // len(picture.curves), frame.columns, every):
+            if dots and dots[0] <= cell * 2 + 1 and cell * 2 <= dots[-1]:
+                value = _between(dots, means, cell * 2)
+                signs[cell, frame.dot_row(value) // 4] = (SIGNS[number % len(SIGNS)], colour)
         return [(line, colour)]
     band = _Grid(frame.columns, frame.rows)
     band.path([(column.dot, frame.dot_row(column.fold.mean)) for column in raw])
     for column in raw:
         band.line(column.dot, frame.dot_row(column.fold.high), column.dot, frame.dot_row(column.fold.low))
     return [(line, colour), (band, BAND)]
+
+
+def _between(dots: Sequence[int], values: Sequence[float], dot: int) -> float:
+    """The value at a dot, on the line between its neighbours."""
+    after = bisect_left(dots, dot)
+    if after == len(dots) or dots[after] == dot or after == 0:
+        return values[min(after, len(dots) - 1)]
+    share = (dot - dots[after - 1]) / (dots[after] - dots[after - 1])
+    return values[after - 1] + share * (values[after] - values[after - 1])
 
 
 def _level(value: float, frame: _Frame) -> _Grid:
