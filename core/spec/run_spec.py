@@ -103,6 +103,10 @@ class SftuiOptions(Declared):
         Field(ge=0, le=1000),
         Label("run", "Sampled held-out rows", "So many held-out prompts are answered before and after training."),
     ] = 0
+    probe: Annotated[
+        bool,
+        Label("run", "Probe the memory", "Before the run, try two steps on the longest rows; nothing is lost by it."),
+    ] = False
     notes: Annotated[str, Label("run", "Notes", "Kept with the run.")] = ""
     on_not_finite: Annotated[
         Literal["stop", "pause", "go_on"],

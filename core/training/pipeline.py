@@ -16,6 +16,8 @@ from core.data.check import StoppedError
 from core.data.rendering import DataRequest, PreparedData, SamplePrompt, prepare_data, sample_prompts
 from core.devices.choose import choose_device
 from core.devices.gpu import GpuMonitor
+from core.devices.host import read_host
+from core.memory.probe import probe
 from core.models import adapters, first_weights, loading
 from core.models.architecture import detect
 from core.models.attention import attention_problem, choose_attention
@@ -164,6 +166,10 @@ def _train(
         first_weights.start_with_eva(model, trainer.get_train_dataloader(), control.check)
     if request.dtype == "float16":
         adapters.keep_trained_weights_in_float32(model)
+    if spec.sftui.probe:
+        emit(events.PhaseStarted("training", "probing the memory: two steps on the longest rows"))
+        total = run.at.gpu.total_bytes if run.at.gpu is not None else read_host(run.folder.path).memory_total_bytes
+        emit(probe(trainer, peak, total, control.check))
     step = _to_the_end(run, trainer, saver, checkpoint)
     if control.stop_requested and (step < trainer.state.max_steps or not control.may_save):
         saved = _checkpoint_of(run.folder, step, control.good_step)
