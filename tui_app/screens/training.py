@@ -65,6 +65,7 @@ class TrainingScreen(FittingScreen):
                         "sftui.sample_rows",
                         "sftui.notes",
                         "seed",
+                        "sftui.probe",
                         "#If something goes wrong, and at the end",
                         "sftui.on_not_finite",
                         "sftui.on_trouble",
