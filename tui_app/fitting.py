@@ -24,16 +24,15 @@ class FittingScreen(SetupScreen):
         Binding(
             "f,f5",
             "fit",
-            "Make it fit",
+            "Fit or fast",
             key_display="f",
             tooltip="Make it fit the memory, or faster where some is left",
         ),
     ]
 
-    def room_words(self, draft: Draft) -> str:
-        """What would still fit, and the key."""
-        offer = _OFFERS.get(draft.plan.verdict, "") if draft.plan is not None else ""
-        return "   ".join(filter(None, (super().room_words(draft), offer)))
+    def offer(self, draft: Draft) -> str:
+        """The key, and what it would do."""
+        return _OFFERS.get(draft.plan.verdict, "") if draft.plan is not None else ""
 
     def action_fit(self) -> None:
         """Show what would make it fit, or faster."""

@@ -21,5 +21,5 @@ def in_words(draft: Draft) -> str:
         )
     at = f"at {spec.max_length:,} tokens" if spec.max_length is not None else "of rows as long as these"
     more = " and more" if room.rows >= MOST_ROWS else ""
-    longest = f"{room.tokens:,} tokens at batch 1" + (" (all that the model can see)" if room.whole_context else "")
-    return f"room for batch {room.rows:,}{more} {at}, or {longest}"
+    whole = "its whole " if room.whole_context else ""
+    return f"room for batch {room.rows:,}{more} {at}, or {whole}{room.tokens:,} tokens at batch 1"

@@ -51,6 +51,7 @@ class SetupScreen(Screen[None]):
     SetupScreen .panes { height: 1fr; layout: vertical; overflow-y: auto; }
     SetupScreen #help-line { height: 1; padding: 0 1; color: $secondary; }
     SetupScreen.-narrow #help-line { height: 2; }
+    SetupScreen.-narrow MemoryBar { height: 6; }
     SetupScreen .pane:focus { border-left: outer $accent; }
     SetupScreen .pane { border-left: blank; }
     SetupScreen .question { text-style: bold; padding: 0 1; margin: 0 0 1 0; }
@@ -117,9 +118,9 @@ class SetupScreen(Screen[None]):
         """The app's draft; an empty one while there is none."""
         return cast("Draft | None", cast("Any", self.app).draft) or Draft()
 
-    def room_words(self, draft: Draft) -> str:
-        """What would still fit beside what is set."""
-        return in_words(draft)
+    def offer(self, draft: Draft) -> str:
+        """The key that would make it fit or faster; none on most steps."""
+        return ""
 
     def reasons(self, draft: Draft) -> dict[str, str]:
         """What sftui chose for options left to it, and why."""
@@ -203,7 +204,7 @@ class SetupScreen(Screen[None]):
         declared = options()
         titles = tuple(declared[name].title for name in draft.left_out if name in declared)
         waiting = "no plan for these values: see the problems" if draft.gpus else ""
-        told = Told(titles, waiting, holders(draft.chosen_gpu), self.room_words(draft))
+        told = Told(titles, waiting, holders(draft.chosen_gpu), in_words(draft), self.offer(draft))
         self.query_one(MemoryBar).show(draft.plan, told)
         self.show_draft(draft)
         self._tell_price()

@@ -147,13 +147,13 @@ def _packing(spec: RunSpec, plan: Plan, plan_of: PlanOf, known: Known) -> list[C
         return []
     ratio = tokens.padded_efficiency / tokens.packed_efficiency
     sets: dict[str, Any] = {"packing": True}
-    title = "Packing on"
+    title = "Packing"
     attention = plan_choice(plan, "attn_implementation")
     if attention in ("sdpa", "eager") and spec.per_device_train_batch_size > 1:
         # These would compute every pair of tokens of all sequences of a batch.
         total = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
         sets |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": total}
-        title = "Packing on, one sequence a batch"
+        title = "Packing, one sequence a batch"
     packed = applied(spec, sets)
     on_gpu = known.gpu is not None
     mixed = packing_problems(packed, known.architecture, attention, on_gpu=on_gpu, form=known.form)

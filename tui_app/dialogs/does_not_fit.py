@@ -21,7 +21,7 @@ class DoesNotFitDialog(ModalScreen[Answer | None]):
     DEFAULT_CSS = """
     DoesNotFitDialog { align: center middle; background: $background 60%; }
     DoesNotFitDialog > Vertical {
-        width: 64; max-width: 90%; height: auto; max-height: 90%; padding: 1 2;
+        width: 72; max-width: 96%; height: auto; max-height: 90%; padding: 1 2;
         background: $surface; border: round $border;
     }
     DoesNotFitDialog .title { text-style: bold; margin-bottom: 1; }
@@ -47,7 +47,7 @@ class DoesNotFitDialog(ModalScreen[Answer | None]):
             yield Static(self._message, markup=False)
             with Horizontal():
                 yield Button("Back (esc)", id="back", compact=True)
-                yield Button("Start all the same (s)", id="start", compact=True)
+                yield Button("Start anyway (s)", id="start", compact=True)
                 yield Button("Make it fit (f)", id="fit", variant="primary", compact=True)
 
     def on_mount(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from core.memory.plan import Plan
     from core.spec.run_spec import RunSpec
 
-_TITLE_WIDTH = 34
+_TITLE_WIDTH = 28
 _SIZE_WIDTH = 9
 _VERDICTS = {
     "fits": ("✓ fits", "$success bold"),

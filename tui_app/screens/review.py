@@ -189,4 +189,5 @@ class ReviewScreen(FittingScreen):
 def _shortfall(plan: Plan) -> str:
     missing = missing_bytes(plan)
     lacks = f" {missing / 1e6:,.0f} MB are missing." if missing else ""
-    return f"{safe(plan.verdict_reason)}.{lacks} It will probably run out of memory."
+    reason = safe(plan.verdict_reason)
+    return f"{reason[:1].upper()}{reason[1:]}.{lacks} It will probably run out of memory."

@@ -40,6 +40,8 @@ class Told:
     """Who else holds memory of the device."""
     room: str = ""
     """What would still fit."""
+    offer: str = ""
+    """The key that makes it fit, or fast."""
 
 
 def bar_cells(parts: list[tuple[str, int]], in_use: int, total: int, width: int) -> str:
@@ -115,16 +117,18 @@ class MemoryBar(Widget):
         mark, words, style = _VERDICTS[plan.verdict]
         where = shorten(safe(plan.device.name), 30)
         reason = f": {safe(plan.verdict_reason)}" if plan.verdict_reason else ""
-        return Content.assemble((f"{where}   ", "$secondary"), (f"{mark} {words}", f"{style} bold"), reason)
+        offer = f"   {self._told.offer}" if self._told.offer else ""
+        return Content.assemble(
+            (f"{where}   ", "$secondary"), (f"{mark} {words}", f"{style} bold"), reason, (offer, "$accent")
+        )
 
     def _legend(self, plan: Plan, width: int, height: int) -> list[Content]:
         """What the letters stand for, as much of it as there is room for: no entry is cut."""
-        entries = (
-            [f"{part.letter} {part.words}" for part in shown_parts(plan.memory) if part.bytes] if plan.memory else []
-        )
+        entries = [f"at its default here: {', '.join(self._told.left_out)}"] if self._told.left_out else []
         entries += [f"{_FREE} free", f"{_IN_USE} {self._told.holders or 'in use'}"]
-        if self._told.left_out:
-            entries.append(f"at its default here: {', '.join(self._told.left_out)}")
+        # Letters come last: the list of parts has them too, should there be no room for all.
+        parts = shown_parts(plan.memory) if plan.memory else []
+        entries += [f"{part.letter} {part.words}" for part in parts if part.bytes]
         lines: list[str] = []
         for entry in entries:
             if lines and cell_width(lines[-1]) + 2 + cell_width(entry) <= width:

@@ -21,7 +21,7 @@ _PARTS: dict[str, tuple[str, str, str, str]] = {
     "gradients": ("g", "gradients", "Gradients", "$accent"),
     "optimizer_state": ("o", "optimizer", "Optimizer state", "$accent"),
     "activations": ("A", "activations", "Activations", "$success"),
-    "logits": ("h", "loss head", "Loss head", "$success"),
+    "logits": ("h", "head", "Loss head", "$success"),
     "allocator_and_context": ("c", "context", "Allocator and context", "$secondary"),
 }
 STYLES = {letter: style for letter, _, _, style in _PARTS.values()}
@@ -62,12 +62,12 @@ def shown_parts(memory: MemoryEstimate) -> list[ShownPart]:
 def holders(gpu: GpuSnapshot | None) -> str:
     """Who else holds memory of a GPU, where NVML tells: "vllm (user ml, pid 4121)"; empty where nobody is known."""
     processes = (gpu.processes or ()) if gpu is not None else ()
-    named = [_holder(process) for process in processes[:_SHOWN_PROCESSES]]
+    named = [_holder(process, sized=len(processes) > 1) for process in processes[:_SHOWN_PROCESSES]]
     more = len(processes) - len(named)
     return ", ".join([*named, f"{more} more"] if more else named)
 
 
-def _holder(process: GpuProcess) -> str:
+def _holder(process: GpuProcess, *, sized: bool) -> str:
     user = f"user {safe(process.user)}, " if process.user else ""
-    size = f" {human_bytes(process.used_bytes)}" if process.used_bytes is not None else ""
+    size = f" {human_bytes(process.used_bytes)}" if sized and process.used_bytes is not None else ""
     return f"{shorten(safe(process.command or 'a process'), 24)}{size} ({user}pid {process.pid})"

@@ -8,7 +8,7 @@ from textual.content import Content
 
 from core.text import human_bytes, human_count
 from tui_app.widgets.fact_list import Fact, FactList
-from tui_app.widgets.memory_parts import shown_parts
+from tui_app.widgets.memory_parts import ShownPart, shown_parts
 
 if TYPE_CHECKING:
     from core.memory.estimate import MemoryEstimate
@@ -22,7 +22,7 @@ class PlanPanel(FactList):
     """A list of memory parts with bytes, how sure they are, and why; those that nobody estimated say so."""
 
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(23, id=id)
+        super().__init__(25, id=id)
 
     def show_plan(self, plan: Plan | None) -> None:
         """Show a plan, or that there is none."""
@@ -35,22 +35,20 @@ class PlanPanel(FactList):
 
 def _costs(memory: MemoryEstimate) -> list[Fact]:
     facts = [
-        Fact(
-            part.title, Content.assemble(f"{human_bytes(part.bytes):>{_SIZE_WIDTH}}  ", _level(part.level)), part.basis
-        )
+        Fact(f"{part.letter} {part.title}", _size(part), part.basis)
         if part.bytes is not None
-        else Fact(part.title, f"{'–':>{_SIZE_WIDTH}}", _missing(part.basis))
+        else Fact(f"{part.letter} {part.title}", f"{'–':>{_SIZE_WIDTH}}", _missing(part.basis))
         for part in shown_parts(memory)
     ]
-    title = "Together" if memory.total_is_complete else "At least"
+    title = "  Together" if memory.total_is_complete else "  At least"
     facts.append(Fact(title, Content.styled(f"{human_bytes(memory.known_bytes):>{_SIZE_WIDTH}}", "bold")))
     trained = f"{human_count(memory.trainable_parameters):>{_SIZE_WIDTH}}"
-    return [*facts, Fact("Trained parameters", trained, f"of {human_count(memory.total_parameters)}")]
+    return [*facts, Fact("  Trained parameters", trained, f"of {human_count(memory.total_parameters)}")]
 
 
-def _level(level: str) -> tuple[str, str]:
-    style = "" if level in ("exact", "measured") else "$warning" if level == "unknown" else "$accent"
-    return f"{level:<{_LEVEL_WIDTH}}", style
+def _size(part: ShownPart) -> Content:
+    style = "$accent" if part.level in ("estimated", "simulated") else "$foreground"
+    return Content.assemble(f"{human_bytes(part.bytes):>{_SIZE_WIDTH}}  ", (f"{part.level:<{_LEVEL_WIDTH}}", style))
 
 
 def _missing(basis: str) -> str:
