@@ -18,7 +18,6 @@ PHASES = ("preparing", "loading", "adapting", "training", "saving")
 ENDED: frozenset[Status] = frozenset({"finished", "released", "stopped", "failed", "interrupted"})
 _TREND_WINDOW = 100
 _TREND_LEAST = 10
-_STEPS_BEFORE_ESTIMATE = 3
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "queued": ("○", "$accent"),
@@ -122,7 +121,7 @@ def elapsed(state: RunState, now: float) -> float | None:
 
 def time_line(state: RunState, now: float, *, alive: bool) -> str:
     """Where the run is in time: "31 min in, 1 h 10 min left, done at 14:32"."""
-    from core.runs.state import seconds_left
+    from core.runs.pace import STEPS_BEFORE_ESTIMATE, phase_left, time_left
 
     if state.queued is not None and alive:
         return f"waits for {safe(state.queued.waits_for)}"
@@ -134,32 +133,60 @@ def time_line(state: RunState, now: float, *, alive: bool) -> str:
     if not alive:
         return f"last heard of at {clock(state.last_time or now)}"
     words = f"{human_duration(round(past))} in"
-    left = seconds_left(state)
-    if state.phase == "training" and left is not None and state.last_time is not None:
-        # The first steps warm up: a guess from one or two is off by a multiple.
-        if len(state.steps) < _STEPS_BEFORE_ESTIMATE:
-            return f"{words}, time left known after {_STEPS_BEFORE_ESTIMATE} steps"
+    if state.phase == "training" and state.last_time is not None:
+        left = time_left(state)
+        if left is None:
+            return f"{words}, time left known after {STEPS_BEFORE_ESTIMATE} steps"
         # The clock goes on between two steps, but by no more than one: a step that hangs brings no end nearer.
-        left = max(0.0, left - min(now - state.last_time, left / max(1, (state.max_steps or 0) - state.step)))
-        words += f", {human_duration(round(left))} left, done at {clock(now + left)}"
-    return words
+        remaining = max(1, (state.max_steps or 0) - state.step)
+        seconds = max(0.0, left.seconds - min(now - state.last_time, left.seconds / remaining))
+        words += f", {human_duration(round(seconds))} left, done at {clock(now + seconds)}"
+        return words + (f", and {' and '.join(left.untimed)} not timed yet" if left.untimed else "")
+    rest = phase_left(state, now)
+    return words + (f", {state.phase} takes another {human_duration(round(rest))}" if rest is not None else "")
 
 
-def figures(state: RunState) -> list[tuple[str, str]]:
-    """The smaller figures of the last step, as names and values."""
-    from core.runs.state import seconds_per_step
+def figures(state: RunState, *, everything: bool = True) -> list[tuple[str, str]]:
+    """The smaller figures of the last steps, as names and values; a few of them where room is short."""
+    from core.devices.utilization import utilization
+    from core.runs.pace import best_checkpoint, rows_per_second, split, step_seconds
 
     last = state.last
-    rate = seconds_per_step(state)
-    return [
+    rate = step_seconds(state)
+    found = [
         ("learning rate", small(last.learning_rate if last else None)),
         ("gradient norm", small(last.grad_norm if last else None)),
         ("tokens/s", number(last.tokens_per_second) if last else "–"),
         ("tokens", human_count(last.tokens_seen) if last else "–"),
         ("epoch", f"{last.epoch:.2f}" if last else "–"),
-        ("per step", human_duration(rate) if rate is not None and rate >= 0.1 else _milliseconds(rate)),
+        ("per step", short_time(rate)),
     ]
+    if not everything or last is None:
+        return found
+    if last.entropy is not None:
+        found.append(("entropy", small(last.entropy)))
+    if (rows := rows_per_second(state)) is not None:
+        found.append(("samples/s", f"{rows:.3g}" if rows < 100 else number(rows)))
+    if (used := utilization(state, last.tokens_per_second)) is not None:
+        found.append(("MFU", f"{used:.0%}".replace("%", " %")))
+    if (times := split(state)) is not None and times.total > 0:
+        parts = (("data", times.data), ("forward and backward", times.compute), ("optimizer", times.optimizer))
+        parts += (("evaluating and saving", times.between),)
+        shares = [(name, seconds / times.total) for name, seconds in parts]
+        found.append(
+            (
+                "time goes to",
+                ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares if share >= 0.005),
+            )
+        )
+    if state.checkpoints:
+        best = best_checkpoint(state)
+        found.append(("checkpoints", f"{len(state.checkpoints)}" + (f", best of step {number(best)}" if best else "")))
+    return found
 
 
-def _milliseconds(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"
+def short_time(seconds: float | None) -> str:
+    """A length of time, in milliseconds where it is short."""
+    if seconds is None:
+        return "–"
+    return human_duration(seconds) if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"

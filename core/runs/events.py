@@ -242,6 +242,8 @@ class TrainingStarted:
     """Steps between two evaluations; None without any, like the next two."""
     save_every: int | None = None
     sample_every: int | None = None
+    recomputes: bool | None = None
+    """Whether activations are computed again in the backward pass instead of kept."""
 
 
 @dataclass(frozen=True, slots=True)

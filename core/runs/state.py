@@ -96,6 +96,8 @@ class RunState:
     choices: tuple[events.ChoiceMade, ...] = ()
     data_progress: events.DataProgressed | None = None
     """How far the data is read or tokenized; None before, and once it is prepared."""
+    data_step_began: float | None = None
+    """When the step of the data that is at work was begun."""
     data: events.DataPrepared | None = None
     load_progress: events.LoadProgressed | None = None
     """How far the weights are loaded; None before, and in journals of versions that did not tell."""
@@ -221,7 +223,8 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
         case events.ChoiceMade():
             return {"choices": (*(one for one in state.choices if one.name != event.name), event)}
         case events.DataProgressed():
-            return {"data_progress": event}
+            goes_on = state.data_progress is not None and state.data_progress.step == event.step
+            return {"data_progress": event, "data_step_began": state.data_step_began if goes_on else entry.time}
         case events.DataPrepared():
             return {"data": event, "data_progress": None}
         case events.LoadProgressed():
@@ -301,11 +304,3 @@ def seconds_per_step(state: RunState, window: int = 20) -> float | None:
     """The median duration of the last `window` steps: one slow step does not move it."""
     recent = state.steps[-window:]
     return statistics.median(step.seconds for step in recent) if recent else None
-
-
-def seconds_left(state: RunState) -> float | None:
-    """How long the remaining steps take at the recent rate; None before the first step or without an end."""
-    rate = seconds_per_step(state)
-    if rate is None or state.max_steps is None:
-        return None
-    return max(0, state.max_steps - state.step) * rate

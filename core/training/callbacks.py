@@ -41,6 +41,7 @@ class JournalCallback(TrainerCallback):  # type: ignore[misc]
                 evaluate_every=_every(args.eval_strategy, state.eval_steps, state),
                 save_every=_every(args.save_strategy, state.save_steps, state),
                 sample_every=self._sample_every,
+                recomputes=bool(args.activation_checkpointing),
             )
         )
 

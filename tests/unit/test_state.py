@@ -6,7 +6,7 @@ import pytest
 
 from core.runs import events
 from core.runs.events import Entry, Event, Phase
-from core.runs.state import RunState, Series, Status, reduce, reduce_all, seconds_left, seconds_per_step, status
+from core.runs.state import RunState, Series, Status, reduce, reduce_all, seconds_per_step, status
 
 STARTED = events.RunStarted("run", "model", "lora", 1, "0.1.0", warm=False)
 
@@ -25,7 +25,7 @@ def after(*happened: Event, state: RunState | None = None) -> RunState:
 def test_nothing_has_happened_to_a_new_run() -> None:
     state = RunState()
     assert (state.step, state.last, state.outcome, state.stop_requested) == (0, None, None, False)
-    assert (seconds_per_step(state), seconds_left(state)) == (None, None)
+    assert seconds_per_step(state) is None
 
 
 def test_a_run_is_told_from_its_start_to_its_end() -> None:
@@ -212,10 +212,7 @@ def test_a_deleted_checkpoint_is_no_longer_listed_and_one_made_anew_is_listed_on
 def test_one_slow_step_does_not_move_what_is_left() -> None:
     state = after(STARTED, events.TrainingStarted(10, 1.0), step(1, seconds=60.0), *map(step, range(2, 6)))
     assert seconds_per_step(state) == 1.0
-    assert seconds_left(state) == 5.0
     assert seconds_per_step(state, window=1) == 1.0
-    assert seconds_left(after(*map(step, range(1, 3)))) is None
-    assert seconds_left(after(events.TrainingStarted(1, 1.0), step(1), step(2))) == 0
 
 
 def test_a_resumed_run_counts_its_loading_anew() -> None:

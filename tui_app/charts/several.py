@@ -46,7 +46,7 @@ def _curve(name: str, state: RunState, metric: Metric, axis: XAxis, weight: floa
     curve = Curve(name, weight)
     places = metrics.along(axis, state.steps)
     if metric in (metrics.MEMORY, metrics.HELD_OUT):
-        by_step = dict(zip((step.step for step in state.steps), places, strict=True))
+        by_step: dict[float, float] = dict(zip((step.step for step in state.steps), places, strict=True))
         held = metrics.held_out_points(metric, state)
         found = metrics.memory_points(state.memory) if metric is metrics.MEMORY else held
         points = [(by_step[step], value) for step, value in found if step in by_step]

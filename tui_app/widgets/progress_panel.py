@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from core.runs.state import RunState
 
+# Below it, a line more of figures is a line less of the chart.
+_ROOMY_HEIGHT = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -38,7 +40,8 @@ class ProgressPanel(Widget):
         if status(state, alive=alive) not in words.ENDED:
             lines.insert(0, phase_line(state, now, alive=alive, width=width))
         if state.steps or state.evaluations:
-            lines += flowed([*loss_items(state), *figure_items(state)], width)
+            everything = self.screen.size.height >= _ROOMY_HEIGHT
+            lines += flowed([*loss_items(state), *figure_items(state, everything=everything)], width)
         if notice:
             lines.append(notice)
         if lines != self._lines:
@@ -131,9 +134,10 @@ def loss_items(state: RunState) -> list[Content]:
     return items
 
 
-def figure_items(state: RunState) -> list[Content]:
-    """The smaller figures."""
-    return [Content.assemble((f"{name} ", "$secondary"), value) for name, value in words.figures(state)]
+def figure_items(state: RunState, *, everything: bool = True) -> list[Content]:
+    """The smaller figures, all of them or the most wanted."""
+    found = words.figures(state, everything=everything)
+    return [Content.assemble((f"{name} ", "$secondary"), value) for name, value in found]
 
 
 def flowed(items: list[Content], width: int) -> list[Content]:
