@@ -26,6 +26,7 @@ HEAVY = {
     "core.models.start_adapter",
     "core.models.targets",
     "core.models.inventory",
+    "core.memory.probe",
     "core.memory.simulate",
     "core.memory.simulated_gpu",
     "core.memory.simulated_memory",
@@ -54,6 +55,7 @@ HEAVY = {
     "core.starter.build_model",
     "core.training.data_of_run",
     "core.training.first_batch",
+    "core.training.peak",
     "core.training.row_questions",
 }
 HEAVY_LIBRARIES = (
