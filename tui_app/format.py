@@ -18,6 +18,7 @@ PHASES = ("preparing", "loading", "adapting", "training", "saving")
 ENDED: frozenset[Status] = frozenset({"finished", "released", "stopped", "failed", "interrupted"})
 _TREND_WINDOW = 100
 _TREND_LEAST = 10
+_MEAN_WINDOW = 20
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "queued": ("○", "$accent"),
@@ -101,6 +102,12 @@ def trend(taken: Sequence[StepCompleted]) -> float | None:
     return 100 * sum((step.step - middle) * (step.loss - mean) for step in recent) / spread if spread else None
 
 
+def recent_loss(taken: Sequence[StepCompleted]) -> float | None:
+    """The mean loss of the last twenty steps; None before there are ten."""
+    recent = [step.loss for step in taken[-_MEAN_WINDOW:] if math.isfinite(step.loss)]
+    return sum(recent) / len(recent) if len(recent) >= _TREND_LEAST else None
+
+
 def trend_words(slope: float | None) -> str:
     """A trend with its direction, "▼ 0.013/100 steps"."""
     if slope is None:
@@ -172,13 +179,8 @@ def figures(state: RunState, *, everything: bool = True) -> list[tuple[str, str]
     if (times := split(state)) is not None and times.total > 0:
         parts = (("data", times.data), ("forward and backward", times.compute), ("optimizer", times.optimizer))
         parts += (("evaluating and saving", times.between),)
-        shares = [(name, seconds / times.total) for name, seconds in parts]
-        found.append(
-            (
-                "time goes to",
-                ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in shares if share >= 0.005),
-            )
-        )
+        shares = [(name, round(100 * seconds / times.total)) for name, seconds in parts]
+        found.append(("time goes to", ", ".join(f"{name} {share} %" for name, share in shares if share)))
     if state.checkpoints:
         best = best_checkpoint(state)
         found.append(("checkpoints", f"{len(state.checkpoints)}" + (f", best of step {number(best)}" if best else "")))

@@ -121,10 +121,12 @@ def _bar(text: str, share: float, width: int) -> Content:
 
 
 def loss_items(state: RunState) -> list[Content]:
-    """`loss 1.042  ▼ 0.013/100 steps`, `held-out 1.187  best 1.102 at step 1,200`, `accuracy 61.2 %`."""
+    """`loss 1.042  mean 1.061  ▼ 0.013/100 steps`, `held-out 1.187  best 1.102 at step 1,200`, `accuracy 61.2 %`."""
     last = state.last
     slope = words.trend_words(words.trend(state.steps))
-    items = [_item("loss", words.loss(last.loss if last else None), f"  {slope}" if slope else "")]
+    mean = words.recent_loss(state.steps)
+    notes = [f"mean {words.loss(mean)}" if mean is not None else "", slope]
+    items = [_item("loss", words.loss(last.loss if last else None), "".join(f"  {note}" for note in notes if note))]
     if state.evaluations:
         best = min(state.evaluations, key=lambda found: found.loss)
         note = f"  best {words.loss(best.loss)} at step {words.number(best.step)}"
