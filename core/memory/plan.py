@@ -3,7 +3,7 @@
 import functools
 import os
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,8 +148,25 @@ def read_model(path_or_id: str, revision: str = "main", prefer: Preference | Non
     return ModelFacts(folder, architecture, read_tensors(folder), inventory, untokenized=untokenized)
 
 
-def plan_here(spec: RunSpec) -> Plan:
-    """The plan on this machine, with its files read. A model that cannot be read becomes a problem of the plan."""
+@dataclass(frozen=True)
+class PlanFacts:
+    """What was read on this machine to plan with."""
+
+    model: ModelFacts | None
+    gpus: GpuReading
+    host: HostSnapshot
+    data: DataFacts | None
+    problems: tuple[Problem, ...]
+    """Of what could not be read."""
+
+    def plan(self, spec: RunSpec) -> Plan:
+        """The plan of a spec for this model and data."""
+        plan = make_plan(spec, self.model, self.gpus, self.host, self.data)
+        return replace(plan, problems=(*self.problems, *plan.problems))
+
+
+def read_facts(spec: RunSpec) -> PlanFacts:
+    """Read what a spec names, and this machine. What cannot be read becomes a problem."""
     from core.data.check_process import check_apart
 
     monitor = GpuMonitor()
@@ -167,8 +184,12 @@ def plan_here(spec: RunSpec) -> Plan:
     except SftuiError as error:
         problems.append(_problem("datasets", error))
     problems += _held_out_problems(spec, data)
-    plan = make_plan(spec, model, gpus, read_host(runs_home()), data)
-    return Plan(plan.memory, plan.device, plan.verdict, plan.verdict_reason, plan.choices, (*problems, *plan.problems))
+    return PlanFacts(model, gpus, read_host(runs_home()), data, tuple(problems))
+
+
+def plan_here(spec: RunSpec) -> Plan:
+    """The plan on this machine, with its files read. A model that cannot be read becomes a problem of the plan."""
+    return read_facts(spec).plan(spec)
 
 
 def make_plan(
