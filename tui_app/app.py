@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from core.memory.plan import Plan
     from core.runs.folder import RunFolder
+    from core.runs.launch import WarmRunner
     from core.spec.run_spec import RunSpec
     from tui_app.downloads import DownloadState
 
@@ -251,6 +252,22 @@ class SftuiApp(DraftingApp):
         from tui_app.screens.compare_runs import CompareRunsScreen
 
         self.push_screen(CompareRunsScreen(tuple(RunFolder(path) for path in message.paths)))
+
+    def on_result_wanted(self, message: messages.ResultWanted) -> None:
+        """Ask what a run has made, or export it, over the screen one is on."""
+        if message.use == "export":
+            from tui_app.screens.export import ExportScreen
+
+            self.push_screen(ExportScreen(message.folder))
+        else:
+            from tui_app.screens.compare import CompareScreen
+
+            self.push_screen(CompareScreen(message.folder))
+
+    def take_warm(self) -> WarmRunner | None:
+        """Give away the warm runner, as to a run; the next set-up starts another. None if there is none."""
+        warm, self.warm = self.warm, None
+        return warm if warm is not None and warm.is_idle else None
 
     def on_attention_wanted(self, message: messages.AttentionWanted) -> None:
         """Call somebody back, once however many screens have seen it."""

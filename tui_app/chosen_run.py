@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import work
 from textual.binding import Binding, BindingType
@@ -30,6 +30,8 @@ class ChosenRunKeys(Screen[None]):
         Binding("s", "stop", "Stop", tooltip="Stop the run and save a checkpoint; take it out of the queue"),
         Binding("r", "resume", "Resume", tooltip="Go on with the run from its last checkpoint"),
         Binding("c", "clone", "Clone", tooltip="Set up a new run with this one's settings"),
+        Binding("a", "use('ask')", "Ask it", tooltip="Ask what the run has made, beside its base model"),
+        Binding("E", "use('export')", "Export", show=False, tooltip="Take what the run has made elsewhere"),
         Binding("D,delete", "delete", "Delete", show=False, tooltip="Delete the run, its checkpoints and its result"),
         Binding("T", "tag", "Tags", show=False, tooltip="Give the run words to find it by"),
         Binding("N", "note", "Note", show=False, tooltip="Write a note to the run"),
@@ -52,6 +54,8 @@ class ChosenRunKeys(Screen[None]):
             return run is not None and run.place is not None
         if action == "resume":
             return run is not None and run.state in ("stopped", "failed", "interrupted", "released")
+        if action == "use":
+            return run is not None and run.state in words.ENDED
         if action in ("clone", "delete", "tag", "note", "path", "stop"):
             return run is not None
         return True
@@ -77,6 +81,13 @@ class ChosenRunKeys(Screen[None]):
 
         if (run := self.chosen) is not None:
             self._do(lambda: move(run.path, how), lambda place: f"{run.id} has place {place} in the queue.")
+
+    def action_use(self, use: Literal["ask", "export"]) -> None:
+        """Use what the run under the cursor has made."""
+        from core.runs.folder import RunFolder
+
+        if (run := self.chosen) is not None:
+            self.post_message(messages.ResultWanted(RunFolder(run.path), use))
 
     def action_stop(self) -> None:
         """Ask whether to stop the run under the cursor."""

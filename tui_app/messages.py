@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from textual.message import Message
 
@@ -165,6 +165,15 @@ class ComparisonRequested(Message):
     def __init__(self, paths: tuple[Path, ...]) -> None:
         super().__init__()
         self.paths = paths
+
+
+class ResultWanted(Message):
+    """The user wants to use what a run has made: ask it, or export it."""
+
+    def __init__(self, folder: RunFolder, use: Literal["ask", "export"]) -> None:
+        super().__init__()
+        self.folder = folder
+        self.use = use
 
 
 class ErrorRaised(Message):

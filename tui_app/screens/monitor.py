@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -13,6 +13,7 @@ from textual.widgets import Footer, Static
 from core.runs.state import RunState, status
 from tui_app import messages
 from tui_app.alerts import call_for
+from tui_app.format import ENDED
 from tui_app.notes import note_lines, notice, why_now
 from tui_app.run_keys import RunKeys
 from tui_app.widgets.chart_pane import ChartPane
@@ -54,6 +55,10 @@ class MonitorScreen(RunKeys):
         Binding("v", "view(1)", "Next view", tooltip="Show the next view (small terminals)"),
         Binding("right", "view(1)", "Next view", show=False),
         Binding("left", "view(-1)", "Previous view", show=False),
+        Binding("a", "use('ask')", "Ask it", tooltip="Ask what the run has made, beside its base model"),
+        Binding(
+            "E", "use('export')", "Export", tooltip="Take what the run has made elsewhere"
+        ),
         Binding("N", "new", "New run", show=False, tooltip="Set up another run"),
         Binding("d", "detach", "Detach", tooltip="Go home; the run goes on"),
     ]
@@ -163,6 +168,8 @@ class MonitorScreen(RunKeys):
         """Offer only what can be done now."""
         if action == "view":
             return self.compact
+        if action == "use":
+            return status(self.state, alive=self.alive) in ENDED and not self.alive
         return super().check_action(action, parameters)
 
     def action_view(self, by: int) -> None:
@@ -223,6 +230,10 @@ class MonitorScreen(RunKeys):
             self.query_one("#notes-pane").focus()
         else:
             self.set_focus(None)
+
+    def action_use(self, use: Literal["ask", "export"]) -> None:
+        """Use what the run has made."""
+        self.post_message(messages.ResultWanted(self.folder, use))
 
     def action_detach(self) -> None:
         """Go home."""

@@ -65,10 +65,13 @@ def outcome_lines(folder: RunFolder, state: RunState, current: Status) -> tuple[
             return title, _stopped(folder, outcome)
         case events.RunFailed():
             return f"✗ Failed: {safe(outcome.title)}", _failed(folder, state, outcome)
-    lines = [
-        Content("The runner is gone without a last word: it was killed, or the machine went down."),
-        _pair("last step", number(state.step)),
-    ]
+    if state.gone is not None:
+        known = state.gone
+        lines = [Content(f"The runner is gone without a last word. {safe(known.title)}. {safe(known.message)}")]
+        lines += _about_memory(state, known)
+    else:
+        lines = [Content("The runner is gone without a last word: it was killed, or the machine went down.")]
+    lines.append(_pair("last step", number(state.step)))
     if state.checkpoints:
         kept = state.checkpoints[-1]
         lines.append(_pair("checkpoint", safe(str(folder.path / kept.path))))
@@ -88,7 +91,7 @@ def _finished(folder: RunFolder, state: RunState, outcome: events.RunFinished) -
         *([Content(_sentence(peak_words(state.peak)))] if state.peak is not None else []),
         _pair("the model" if full else "the adapter", result),
         _pair("load it with", f"{loader}.from_pretrained(that folder)"),
-        _pair("next", "h all runs, N set up another run"),
+        _pair("next", "a ask it, E export it, h all runs, N set up another run"),
     ]
 
 
@@ -106,6 +109,19 @@ def _stopped(folder: RunFolder, outcome: events.RunStopped) -> list[Content]:
     return lines
 
 
+def _about_memory(state: RunState, failed: events.RunFailed) -> list[Content]:
+    """What was known when memory ran out, and what to do; of another failure the hint alone."""
+    known = failed.memory
+    lines = []
+    if known is not None:
+        lines += [_pair(name, words) for name, words in out_of_memory_lines(known, failed.step, _MENDS_SHOWN)]
+    if known is not None and known.mends:
+        lines.append(_pair("f", "makes the first of them, and goes on" + _from_where(state, known.mends[0])))
+    elif failed.hint:
+        lines.append(_pair("what to do", safe(failed.hint, keep_newlines=True)))
+    return lines
+
+
 def _from_where(state: RunState, mend: events.Mend) -> str:
     if mend.begins_anew or not state.checkpoints:
         return " from the beginning"
@@ -114,13 +130,7 @@ def _from_where(state: RunState, mend: events.Mend) -> str:
 
 def _failed(folder: RunFolder, state: RunState, outcome: events.RunFailed) -> list[Content]:
     lines = [Content(safe(outcome.message, keep_newlines=True))] if outcome.message else []
-    known = outcome.memory
-    if known is not None:
-        lines += [_pair(name, words) for name, words in out_of_memory_lines(known, outcome.step, _MENDS_SHOWN)]
-    if known is not None and known.mends:
-        lines.append(_pair("f", "makes the first of them, and goes on" + _from_where(state, known.mends[0])))
-    elif outcome.hint:
-        lines.append(_pair("what to do", safe(outcome.hint, keep_newlines=True)))
+    lines += _about_memory(state, outcome)
     lines.append(_pair("ended", f"after step {number(outcome.step)} and {human_duration(outcome.seconds)}"))
     if outcome.traceback_file is not None:
         lines.append(_pair("traceback", safe(str(folder.path / outcome.traceback_file))))
