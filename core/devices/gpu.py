@@ -49,6 +49,11 @@ class GpuSnapshot:
     """Why its clocks are held down, in words; not for being idle, nor for its power limit, where a busy GPU works."""
     memory_errors: int | None = None
     """That could not be corrected, since the driver was loaded; None without ECC."""
+    clock_mhz: int | None = None
+    """Of its processors now; the next one is as high as it may go."""
+    highest_clock_mhz: int | None = None
+    divided: bool = False
+    """Into parts (MIG): what holds for one of them is not told here."""
     lost: bool = False
     """Fallen off the bus, or waiting for a reset: only the index, UUID and name are known, from before."""
 
@@ -133,6 +138,9 @@ class GpuMonitor:
         errors = query(
             nvml.nvmlDeviceGetTotalEccErrors, handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
         )
+        clock = query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
+        highest = query(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
+        mode = query(nvml.nvmlDeviceGetMigMode, handle)
         if query.lost:
             uuid, name = self._known.get(index, (uuid, name or f"GPU {index}"))
             return _lost_gpu(index, uuid, name)
@@ -152,6 +160,9 @@ class GpuMonitor:
             processes=processes,
             slowed_by=slowed_by,
             memory_errors=errors,
+            clock_mhz=clock,
+            highest_clock_mhz=highest,
+            divided=mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE,
         )
 
 

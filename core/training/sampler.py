@@ -84,6 +84,10 @@ def _use(gpu: GpuSnapshot) -> GpuUse:
         utilization_percent=gpu.utilization_percent,
         temperature_celsius=gpu.temperature_celsius,
         power_watts=gpu.power_watts,
+        power_limit_watts=gpu.power_limit_watts,
+        clock_mhz=gpu.clock_mhz,
+        highest_clock_mhz=gpu.highest_clock_mhz,
+        slowed_by=gpu.slowed_by or (),
     )
 
 

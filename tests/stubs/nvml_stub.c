@@ -20,8 +20,11 @@
  *                         hardware, 128 power brake; 1 idle and 4 power cap are no trouble)
  *   STUB_NVML_OLD         1: a driver before 535, which has the clock event reasons under their old name alone
  *   STUB_NVML_ECC         list, 0 (memory errors that could not be corrected)
+ *   STUB_NVML_CLOCK       list, 1980 (MHz of the processors)
+ *   STUB_NVML_MAX_CLOCK   list, 1980 (MHz)
+ *   STUB_NVML_MIG         list, 0; 1: divided into parts, so that load and processes are not supported
  *   STUB_NVML_UNSUPPORTED list of: name uuid memory utilization temperature power limit capability processes
- *                         slowed ecc
+ *                         slowed ecc clock highest mig
  *   STUB_NVML_DENIED      the same, answered with "no permission"
  *   STUB_NVML_LOST        list of the indices of GPUs that have fallen off the bus
  *   STUB_NVML_DEAD        status that every call but init gives, 0: the driver went away
@@ -97,6 +100,8 @@ static int status_of(void *handle, const char *field) {
     if (dead) return dead;
     snprintf(index, sizeof index, "%ld", index_of(handle));
     if (lists("STUB_NVML_LOST", index)) return GPU_IS_LOST;
+    if (number("STUB_NVML_MIG", "0", index_of(handle)) && (!strcmp(field, "utilization") || !strcmp(field, "processes")))
+        return NOT_SUPPORTED;
     if (lists("STUB_NVML_UNSUPPORTED", field)) return NOT_SUPPORTED;
     if (lists("STUB_NVML_DENIED", field)) return NO_PERMISSION;
     return SUCCESS;
@@ -206,6 +211,23 @@ int nvmlDeviceGetTotalEccErrors(void *handle, int type, int counter, unsigned lo
     (void)counter;
     *count = type == 1 ? (unsigned long long)number("STUB_NVML_ECC", "0", index_of(handle)) : 0;
     return status_of(handle, "ecc");
+}
+
+int nvmlDeviceGetClockInfo(void *handle, int type, unsigned int *value) {
+    (void)type;
+    *value = (unsigned int)number("STUB_NVML_CLOCK", "1980", index_of(handle));
+    return status_of(handle, "clock");
+}
+
+int nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned int *value) {
+    (void)type;
+    *value = (unsigned int)number("STUB_NVML_MAX_CLOCK", "1980", index_of(handle));
+    return status_of(handle, "highest");
+}
+
+int nvmlDeviceGetMigMode(void *handle, unsigned int *current, unsigned int *pending) {
+    *current = *pending = (unsigned int)number("STUB_NVML_MIG", "0", index_of(handle));
+    return status_of(handle, "mig");
 }
 
 static int processes(void *handle, const char *key, unsigned int *count, Process *found) {

@@ -68,6 +68,9 @@ def test_a_healthy_gpu_tells_everything(driver: Path) -> None:
             "processes": [],
             "slowed_by": [],
             "memory_errors": 0,
+            "clock_mhz": 1980,
+            "highest_clock_mhz": 1980,
+            "divided": False,
             "lost": False,
         }
     ]
@@ -93,6 +96,9 @@ def test_several_gpus_are_told_apart(driver: Path) -> None:
         ("uuid", ["uuid"]),
         ("slowed", ["slowed_by"]),
         ("ecc", ["memory_errors"]),
+        ("clock", ["clock_mhz"]),
+        ("highest", ["highest_clock_mhz"]),
+        ("mig", []),
     ],
 )
 def test_one_question_without_an_answer_costs_only_that_answer(
@@ -126,6 +132,15 @@ def test_what_holds_the_clocks_down_is_told_but_for_what_is_usual(driver: Path, 
     masks |= {"72": ["heat, by the hardware"], "168": ["heat", "the power supply's brake"]}
     told = readings(driver, *({"STUB_NVML_SLOWED": mask, "STUB_NVML_OLD": old} for mask in masks))
     assert [reading["gpus"][0]["slowed_by"] for reading in told] == list(masks.values())
+
+
+def test_a_divided_gpu_tells_its_memory_and_not_its_load(driver: Path) -> None:
+    (reading,) = readings(driver, {"STUB_NVML_MIG": "1,0", "STUB_NVML_COUNT": "2", "STUB_NVML_CLOCK": "1980,300"})
+    divided, whole = reading["gpus"]
+    assert (divided["divided"], divided["utilization_percent"], divided["processes"]) == (True, None, None)
+    assert divided["used_bytes"] == 1024 * MIB
+    assert (whole["divided"], whole["utilization_percent"], whole["processes"]) == (False, 37, [])
+    assert whole["clock_mhz"] == 300
 
 
 def test_memory_errors_that_were_not_corrected_are_counted(driver: Path) -> None:
