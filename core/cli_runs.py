@@ -94,9 +94,12 @@ def _resume(options: argparse.Namespace) -> int:
 def _mend(folder: "RunFolder", state: "RunState", options: argparse.Namespace) -> None:
     """Change the run's spec by a mend that its end offers. Raises SftuiError."""
     from core.runs.checkpoints import checkpoint_to_resume, committed_checkpoints
+    from core.runs.killed import why_gone
     from core.runs.memory_words import mend_words
     from core.runs.mending import apply_mend, chosen_mend
 
+    if state.outcome is None:
+        state = dataclasses.replace(state, gone=why_gone(folder, state))
     mend = chosen_mend(folder, state, options.mend)
     if mend.begins_anew and options.step != 0 and committed_checkpoints(folder):
         message = f"{mend.title}: the checkpoints of {folder.id} do not go together with it, and would be deleted."
@@ -135,7 +138,17 @@ def start(folder: Any, options: argparse.Namespace, past: int = 0, resume_step: 
     if not options.json:
         print(side_by_side(state))
         _say_where(folder.path, state)
+    if state.outcome is None:
+        _say_why_gone(folder, state)
     return exit_status(state, interruption)
+
+
+def _say_why_gone(folder: "RunFolder", state: "RunState") -> None:
+    from core.console import describe
+    from core.runs.killed import why_gone
+
+    if (found := why_gone(folder, state)) is not None:
+        sys.stderr.write(f"{describe(found)}\n")
 
 
 def _say_where(path: Path, state: Any) -> None:
@@ -191,6 +204,8 @@ def _attach(options: argparse.Namespace) -> int:
         state = follow(folder, reporter.tell, Interruption())
     finally:
         reporter.close()
+    if state.outcome is None:
+        _say_why_gone(folder, state)
     return exit_status(state, Interruption())
 
 

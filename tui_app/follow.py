@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.runs.ends import read_ends
@@ -112,6 +113,12 @@ class RunFollower(_Watch):
         if seen != self._posted:
             self._posted = seen
             self._post(self._state, alive=alive)
+            if not alive and self._state.outcome is None and self._state.started_at is not None:
+                # It may take a moment to find out: what is known is shown already.
+                from core.runs.killed import why_gone
+
+                self._state = replace(self._state, gone=why_gone(self._folder, self._state))
+                self._post(self._state, alive=alive)
         if self._log_wanted.is_set() and (lines := self._log.read_new()):
             self._target.post_message(LogRead(lines))
 

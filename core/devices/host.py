@@ -55,6 +55,31 @@ def process_memory_bytes(pid: int) -> int | None:
         return None
 
 
+def out_of_memory_kills() -> tuple[Path, int] | None:
+    """Return the file in which the kernel counts those that it killed in our cgroup for lack of memory, and the count.
+
+    None where it does not count, as with cgroups of the first version.
+    """
+    own = next((line[3:] for line in _read(Path("/proc/self/cgroup")).splitlines() if line.startswith("0::")), None)
+    if own is None:
+        return None
+    file = _CGROUPS / own.lstrip("/") / "memory.events"
+    count = kills_counted(file)
+    return None if count is None else (file, count)
+
+
+def kills_counted(file: Path) -> int | None:
+    """Return the count in such a file; None where it is gone."""
+    counts = dict(line.split() for line in _read(file).splitlines() if len(line.split()) == 2)
+    kills = counts.get("oom_kill", "")
+    return int(kills) if kills.isdecimal() else None
+
+
+def boot_id() -> str:
+    """Return what tells one boot of the machine from the next; empty where the system does not say."""
+    return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
+
+
 def _cgroup_memory(root: Path, membership: str) -> tuple[int | None, int]:
     """Return the lowest memory limit from our cgroup (v2) upwards and the bytes charged there, or None, 0."""
     own = next((line[3:] for line in membership.splitlines() if line.startswith("0::")), "/")

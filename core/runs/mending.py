@@ -11,7 +11,7 @@ from core.runs.state import RunState
 
 def mends_of(state: RunState) -> tuple[Mend, ...]:
     """The changes that a run's end offers, the best first; none for a run that ended otherwise."""
-    outcome = state.outcome
+    outcome = state.outcome or state.gone
     return outcome.memory.mends if isinstance(outcome, RunFailed) and outcome.memory is not None else ()
 
 

@@ -131,6 +131,8 @@ class RunState:
     paused: events.RunPaused | None = None
     """What the run rests for, while it does."""
     outcome: TerminalEvent | None = None
+    gone: events.RunFailed | None = None
+    """Why a runner is gone that left no outcome, where whoever reads the journal has found that out (killed.py)."""
 
     @property
     def step(self) -> int:
@@ -198,6 +200,7 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "commands": state.commands if state.queued else (),
                 "paused": None,
                 "outcome": None,
+                "gone": None,
             }
         case events.RunStarted():
             return {
@@ -217,6 +220,7 @@ def _changes(state: RunState, entry: Entry) -> dict[str, Any]:
                 "probed": None,
                 "paused": None,
                 "outcome": None,
+                "gone": None,
             }
         case events.PhaseStarted():
             return {"phase": event.phase, "phase_detail": event.detail, "phase_started_at": entry.time}

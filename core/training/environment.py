@@ -6,6 +6,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from core.devices.host import boot_id, out_of_memory_kills
 from core.errors import SftuiError
 from core.paths import write_atomically
 from core.runs.folder import RunFolder
@@ -40,6 +41,18 @@ def _environment(folder: RunFolder) -> dict[str, Any]:
         "packages": versions,
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "spec": _options(folder),
+        "start": _start(folder),
+    }
+
+
+def _start(folder: RunFolder) -> dict[str, Any]:
+    """What tells afterwards why a runner is gone that could not say so itself."""
+    kills = out_of_memory_kills()
+    return {
+        "boot": boot_id(),
+        "log_bytes": folder.log_file.stat().st_size if folder.log_file.exists() else 0,
+        "kills_file": str(kills[0]) if kills else None,
+        "kills": kills[1] if kills else None,
     }
 
 
