@@ -114,7 +114,7 @@ def _read(file: Path) -> list[Record]:
 def _record_of(line: bytes) -> Record | None:
     try:
         fields: Any = json.loads(line)
-        texts = [fields[name] for name in ("device", "driver", "versions")]
+        device, driver, versions = texts = [fields[name] for name in ("device", "driver", "versions")]
         numbers = [fields[name] for name in ("predicted_bytes", "correction_bytes", "measured_bytes")]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -123,7 +123,7 @@ def _record_of(line: bytes) -> Record | None:
     predicted, correction, measured = numbers
     if predicted <= 0 or measured <= 0 or max(predicted, measured, abs(correction)) > 1 << 50:
         return None
-    return Record(*texts, predicted, correction, measured)
+    return Record(device, driver, versions, predicted, correction, measured)
 
 
 def _ends_whole(file: Path) -> bool:
