@@ -128,6 +128,10 @@ class SimulationTask:
         text = (self.folder / "config.json").read_bytes() + json.dumps(what, sort_keys=True).encode()
         return hashlib.sha256(text).hexdigest()
 
+    def question(self) -> dict[str, Any]:
+        """What the warm runner is asked; its answer is a Simulation."""
+        return {"ask": "simulate", "task": self.to_json()}
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads."""
         return {
