@@ -92,7 +92,7 @@ def run_for_real(spec: RunSpec, batch: Batch, folder: Path) -> Held:
         kept.append(count.exact("body") - before)
         return loss
 
-    trainer.compute_loss = watched
+    trainer.compute_loss = watched  # type: ignore[method-assign]
     with count, torch.random.fork_rng():
         trainer.train()
     return Held(kept[-1], count.allocator.allocated_peak)

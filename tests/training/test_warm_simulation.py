@@ -1,7 +1,6 @@
 """The warm runner simulates beside its other answers, one at a time, and lets go of it at once."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,10 +101,11 @@ def test_a_new_question_or_a_run_ends_the_one_before_and_others_do_not_wait(
 
 
 def test_the_end_of_the_app_ends_it(endless: Path, warm: WarmRunner) -> None:
-    thread = threading.Thread(target=lambda: pytest.raises(NoAnswerError, warm.ask, task(endless).question()))
-    thread.start()
-    wait_until_simulating(warm)
-    (child,) = children(warm)
-    warm.close()
-    thread.join(60)
-    child.wait(timeout=60)
+    with ThreadPoolExecutor() as pool:
+        long = pool.submit(warm.ask, task(endless).question())
+        wait_until_simulating(warm)
+        (child,) = children(warm)
+        warm.close()
+        with pytest.raises(NoAnswerError):
+            long.result(timeout=60)
+        child.wait(timeout=60)
