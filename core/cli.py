@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("spec")
     plan.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option (repeatable)")
     plan.add_argument("--exact", action="store_true", help="build the model's modules first, without weights: seconds")
+    plan.add_argument("--fit", action="store_true", help="say what would make it fit, or faster where memory is left")
     plan.add_argument("--yaml", action="store_true", help="print the whole spec as YAML instead")
 
     model = command("model", _model, "What a model is, and how it is loaded.")
@@ -111,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.probe:
         options.set.append("sftui.probe=true")
-    plan, spec = _read_plan(options)
+    plan, spec, _ = _read_plan(options)
     errors = tuple(problem for problem in plan.problems if problem.level == "error")
     for problem in plan.problems:
         if problem.level == "warning":
@@ -141,8 +142,9 @@ def _ask_for_permissions(spec: Any, options: argparse.Namespace) -> None:
     permissions.allow(missing)
 
 
-def _read_plan(options: argparse.Namespace, *, exact: bool = False) -> tuple[Any, Any]:
-    from core.memory.plan import plan_here
+def _read_plan(options: argparse.Namespace, *, exact: bool = False) -> tuple[Any, Any, Any]:
+    """The plan, its spec, and what it was made from."""
+    from core.memory.plan import read_facts
     from core.spec.build import parse_value
     from core.spec.problems import SpecError
     from core.spec.yaml_file import check_source
@@ -159,8 +161,9 @@ def _read_plan(options: argparse.Namespace, *, exact: bool = False) -> tuple[Any
         raise SpecError(errors)
     if exact:
         _build_inventory(checked.spec)
-    plan = plan_here(checked.spec)
-    return dataclasses.replace(plan, problems=(*checked.problems, *plan.problems)), checked.spec
+    facts = read_facts(checked.spec)
+    plan = facts.plan(checked.spec)
+    return dataclasses.replace(plan, problems=(*checked.problems, *plan.problems)), checked.spec, facts
 
 
 def _build_inventory(spec: Any) -> None:
@@ -185,14 +188,27 @@ def _plan(options: argparse.Namespace) -> int:
     from core.memory.plan import describe_plan
     from core.spec.yaml_file import to_yaml
 
-    plan, spec = _read_plan(options, exact=options.exact)
+    plan, spec, facts = _read_plan(options, exact=options.exact)
     if options.yaml:
         print(to_yaml(spec), end="")
         return DONE
-    print(json.dumps(plan.to_json(), indent=2) if options.json else safe(describe_plan(plan), keep_newlines=True))
+    told, lines, verdict = plan.to_json(), [describe_plan(plan)], plan.verdict
+    if options.fit:
+        from core.cli_fit import describe_fit, fit_here, fit_to_json
+
+        try:
+            fit = fit_here(spec, facts, plan)
+        except SftuiError as error:
+            told["fit"] = {"problem": error.message}
+            lines.append(f"make it fit  {error.message}")
+        else:
+            told["fit"] = fit_to_json(fit)
+            lines.append(describe_fit(fit))
+            verdict = fit.after.verdict
+    print(json.dumps(told, indent=2) if options.json else safe("\n".join(lines), keep_newlines=True))
     if any(problem.level == "error" for problem in plan.problems):
         return WRONG_USE
-    return DOES_NOT_FIT if plan.verdict == "does_not_fit" else DONE
+    return DOES_NOT_FIT if verdict == "does_not_fit" else DONE
 
 
 def _model(options: argparse.Namespace) -> int:

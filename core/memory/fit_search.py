@@ -57,9 +57,9 @@ class FitSearch:
         return self._made[place]
 
     def bytes(self, place: Place) -> float:
-        """What a place holds; infinity where that is not known."""
+        """What a place holds, as far as it is known."""
         memory = self.plan(place).memory
-        return memory.known_bytes if memory is not None and memory.total_is_complete else math.inf
+        return memory.known_bytes if memory is not None else math.inf
 
     def time(self, place: Place) -> float:
         """What a token takes there."""

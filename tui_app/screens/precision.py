@@ -106,7 +106,9 @@ class PrecisionScreen(FittingScreen):
     STEP = "precision"
     ALWAYS_PRICED = frozenset(map(row_id, _ALWAYS_PRICED))
     HELP = """Choose how the base model is stored and computed, and which weights are trained.
-    ↑ and ↓ move between options, ← and → between choices, space turns a switch. The memory bar follows every key.
+    ↑ and ↓ move between options, ← and → between choices, space turns a switch. The memory bar follows every key,
+    and the option one is on tells what other values of it would cost. f shows what would make the run fit, or faster
+    where memory is left over; in a field, where f is a letter, F5 does.
     F2, F3 and F4 set all options of a preset; model, data and what is set on other pages of the run stay,
     but for learning rate, schedule, batch and length, which belong to the preset."""
     BINDINGS: ClassVar[list[BindingType]] = [

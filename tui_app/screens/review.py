@@ -38,6 +38,7 @@ class ReviewScreen(FittingScreen):
     HELP = """Everything on one page, with the reasons of what sftui chose. ctrl+s starts the run; w lets it wait in the
     queue until its device is free, also when you have logged out by then.
     Problems stand at the top, with the number of the step that mends them: press it to go there.
+    f shows what would make it fit, or faster where memory is left over.
     y shows the file that will be written: TRL's own argument names, to keep or to share."""
     AUTO_FOCUS = "#summary"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -27,7 +27,8 @@ class TrainingScreen(FittingScreen):
     ALWAYS_PRICED = frozenset({row_id("activation_checkpointing")})
     HELP = """Choose how it learns and for how long, when it is checked, and what is kept.
     ↑ and ↓ move between options, ← and → between choices, space turns a switch.
-    An emptied field falls back to its default, which it then shows in grey."""
+    An emptied field falls back to its default, which it then shows in grey.
+    f, or F5 in a field, shows what would make the run fit, or faster where memory is left over."""
 
     def compose_step(self) -> ComposeResult:
         """Two columns of options; one above the other where it is narrow."""
