@@ -39,7 +39,9 @@ LEAVE_QUEUE = (
 
 
 # Of these the run, or what it has learned, does not come out whole.
-GRAVE: frozenset[events.TroubleKind] = frozenset({"not_finite", "gpu_memory_error", "gpu_lost", "no_progress"})
+GRAVE: frozenset[events.TroubleKind] = frozenset(
+    {"not_finite", "gpu_memory_error", "gpu_lost", "gpu_error", "no_progress"}
+)
 _SHOWN_TROUBLES = 20
 
 

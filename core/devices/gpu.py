@@ -3,6 +3,7 @@
 NVML's index is not CUDA's: match devices by UUID.
 """
 
+import ctypes
 import re
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _RETRY_SECONDS = 10.0
+_MOST_ERRORS = 64
 _INTERPRETER = re.compile(r"(python|pypy)[\d.]*|bash|sh|node|ruby|perl")
 
 
@@ -49,6 +51,8 @@ class GpuSnapshot:
     """Why its clocks are held down, in words; not for being idle, nor for its power limit, where a busy GPU works."""
     memory_errors: int | None = None
     """That could not be corrected, since the driver was loaded; None without ECC."""
+    errors: tuple[int, ...] = ()
+    """Numbers of the driver's errors (Xid) since the reading before; only where a monitor watches for them."""
     clock_mhz: int | None = None
     """Of its processors now; the next one is as high as it may go."""
     highest_clock_mhz: int | None = None
@@ -70,10 +74,15 @@ class GpuReading:
 class GpuMonitor:
     """Reads all GPUs through NVML, which it starts at the first reading and keeps open.
 
-    The driver can block: call `read` off the event loop, from one thread at a time.
+    The driver can block: call `read` off the event loop, from one thread at a time. With `watches_errors`, each reading
+    also has the driver's errors since the one before, where the driver tells them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, watches_errors: bool = False) -> None:
+        self._watches_errors = watches_errors
+        self._events: Any = None
+        # The GPUs that report errors: address of the handle → index.
+        self._reporting: dict[int | None, int] = {}
         self._nvml: ModuleType | None = None
         self._problem = ""
         self._retry_at = 0.0
@@ -92,7 +101,8 @@ class GpuMonitor:
         if count is None:
             self._stop("the driver has stopped answering")
             return GpuReading((), None, self._problem)
-        gpus = tuple(self._read_gpu(self._nvml, index) for index in range(count))
+        errors = self._new_errors(self._nvml) if self._events is not None else {}
+        gpus = tuple(self._read_gpu(self._nvml, index, errors.get(index, ())) for index in range(count))
         return GpuReading(gpus, version, None if gpus else "the NVIDIA driver is loaded, but it sees no GPU")
 
     def close(self) -> None:
@@ -114,15 +124,43 @@ class GpuMonitor:
             self._problem = _explain(pynvml, error)
         else:
             self._nvml = pynvml
+            if self._watches_errors:
+                self._listen(pynvml)
+
+    def _listen(self, nvml: ModuleType) -> None:
+        """Let the driver put errors into a list of ours; GPUs and containers where it cannot are left out."""
+        query = _Query(nvml)
+        self._events, self._reporting = query(nvml.nvmlEventSetCreate), {}
+        for index in range(query(nvml.nvmlDeviceGetCount) or 0):
+            handle = query(nvml.nvmlDeviceGetHandleByIndex, index)
+            query(nvml.nvmlDeviceRegisterEvents, handle, nvml.nvmlEventTypeXidCriticalError, self._events)
+            if handle is not None:
+                self._reporting[_address(handle)] = index
+
+    def _new_errors(self, nvml: ModuleType) -> dict[int, tuple[int, ...]]:
+        """The errors of each GPU by its index, without waiting for any."""
+        found: dict[int, tuple[int, ...]] = {}
+        query = _Query(nvml)
+        for _ in range(_MOST_ERRORS):
+            event = query(nvml.nvmlEventSetWait_v2, self._events, 0)
+            if event is None:
+                break
+            index = self._reporting.get(_address(event.device))
+            if index is not None and int(event.eventData) not in found.get(index, ()):
+                found[index] = (*found.get(index, ()), int(event.eventData))
+        return found
 
     def _stop(self, problem: str) -> None:
         if self._nvml is not None:
-            _Query(self._nvml)(self._nvml.nvmlShutdown)
+            query = _Query(self._nvml)
+            query(self._nvml.nvmlEventSetFree, self._events)
+            query(self._nvml.nvmlShutdown)
+        self._events = None
         self._nvml = None
         self._problem = problem
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
-    def _read_gpu(self, nvml: ModuleType, index: int) -> GpuSnapshot:
+    def _read_gpu(self, nvml: ModuleType, index: int, driver_errors: tuple[int, ...]) -> GpuSnapshot:
         query = _Query(nvml)
         handle = query(nvml.nvmlDeviceGetHandleByIndex, index)
         name = query(nvml.nvmlDeviceGetName, handle)
@@ -143,7 +181,7 @@ class GpuMonitor:
         mode = query(nvml.nvmlDeviceGetMigMode, handle)
         if query.lost:
             uuid, name = self._known.get(index, (uuid, name or f"GPU {index}"))
-            return _lost_gpu(index, uuid, name)
+            return _lost_gpu(index, uuid, name, driver_errors)
         self._known[index] = (uuid, name or f"GPU {index}")
         return GpuSnapshot(
             index=index,
@@ -160,13 +198,18 @@ class GpuMonitor:
             processes=processes,
             slowed_by=slowed_by,
             memory_errors=errors,
+            errors=driver_errors,
             clock_mhz=clock,
             highest_clock_mhz=highest,
             divided=mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE,
         )
 
 
-def _lost_gpu(index: int, uuid: str | None, name: str) -> GpuSnapshot:
+def _address(handle: Any) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value
+
+
+def _lost_gpu(index: int, uuid: str | None, name: str, errors: tuple[int, ...]) -> GpuSnapshot:
     return GpuSnapshot(
         index=index,
         uuid=uuid,
@@ -180,6 +223,7 @@ def _lost_gpu(index: int, uuid: str | None, name: str) -> GpuSnapshot:
         power_limit_watts=None,
         compute_capability=None,
         processes=None,
+        errors=errors,
         lost=True,
     )
 

@@ -20,7 +20,7 @@ class MemorySampler:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._monitor = GpuMonitor()
+        self._monitor = GpuMonitor(watches_errors=True)
         self._next_at = 0.0
         self._told_at = 0.0
         self._told: MemorySampled | None = None
@@ -70,6 +70,7 @@ def _health(gpu: GpuSnapshot) -> GpuHealth:
         slowed_by=gpu.slowed_by or (),
         temperature_celsius=gpu.temperature_celsius,
         memory_errors=gpu.memory_errors,
+        errors=gpu.errors,
     )
 
 

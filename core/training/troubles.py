@@ -8,6 +8,9 @@ from core.spec.run_spec import SftuiOptions
 from core.training.control import RunControl
 from core.training.watch import SPOILING, Trouble
 
+# One may follow the other before the first is over.
+_EACH_TOLD: frozenset[TroubleKind] = frozenset({"gpu_error"})
+
 
 def action_for(kind: TroubleKind, options: SftuiOptions) -> TroubleAction:
     """What the spec wants done about a kind of trouble."""
@@ -21,15 +24,15 @@ class TroubleDesk:
         self._options = options
         self._emit = emit
         self._control = control
-        self._present: set[TroubleKind] = set()
+        self._present: dict[TroubleKind, str] = {}
 
     def take(self, found: Iterable[Trouble], step: int) -> list[Trouble]:
         """Tell what is new and what is over among all that is wrong now, and act. Returns what is new."""
         now = {trouble.kind: trouble for trouble in found}
-        for kind in sorted(self._present - now.keys()):
+        for kind in sorted(self._present.keys() - now.keys()):
             self._emit(events.TroubleEnded(kind, step))
-        new = [trouble for kind, trouble in now.items() if kind not in self._present]
-        self._present = set(now)
+        new = [trouble for kind, trouble in now.items() if self._is_new(trouble)]
+        self._present = {kind: trouble.title for kind, trouble in now.items()}
         for trouble in new:
             action = action_for(trouble.kind, self._options)
             self._emit(events.TroubleNoticed(trouble.kind, trouble.title, trouble.message, step, action))
@@ -38,6 +41,11 @@ class TroubleDesk:
             elif action == "stop":
                 self._stop(trouble, step)
         return new
+
+    def _is_new(self, trouble: Trouble) -> bool:
+        if trouble.kind not in self._present:
+            return True
+        return trouble.kind in _EACH_TOLD and self._present[trouble.kind] != trouble.title
 
     def _stop(self, trouble: Trouble, step: int) -> None:
         if trouble.kind not in SPOILING:

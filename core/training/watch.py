@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.devices.xid import xid_words
 from core.runs.events import TroubleKind
 from core.text import human_bytes, human_duration
 
@@ -33,7 +34,7 @@ _CALM_LOOKS = 60
 
 # What may already be in the weights, or keeps them from being saved.
 SPOILING: frozenset[TroubleKind] = frozenset(
-    {"not_finite", "loss_spike", "gradient_explosion", "gpu_memory_error", "gpu_lost", "disk"}
+    {"not_finite", "loss_spike", "gradient_explosion", "gpu_memory_error", "gpu_lost", "gpu_error", "disk"}
 )
 
 
@@ -60,6 +61,8 @@ class GpuHealth:
     temperature_celsius: int | None = None
     memory_errors: int | None = None
     """That could not be corrected, since the driver was loaded."""
+    errors: tuple[int, ...] = ()
+    """The driver's errors since the last look, by their numbers (Xid)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ class MachineWatch:
         """All that is wrong with the machine."""
         found = [
             self._lost(facts),
+            self._driver_errors(facts),
             self._memory_errors(facts),
             self._slowed(facts),
             self._memory(facts),
@@ -199,6 +203,14 @@ class MachineWatch:
             return None
         message = "It has fallen off the bus, or waits for a reset. `dmesg | grep -i xid` says more, as root."
         return Trouble("gpu_lost", f"{', '.join(names)} is lost", message)
+
+    def _driver_errors(self, facts: MachineFacts) -> Trouble | None:
+        """Those of one look; each is told, for the driver tells it once."""
+        found = [(gpu.name, *xid_words(code)) for gpu in facts.gpus for code in gpu.errors]
+        if not found:
+            return None
+        title = "; ".join(f"{name}: {what}" for name, what, _ in found)
+        return Trouble("gpu_error", title, " ".join(dict.fromkeys(hint for _, _, hint in found)))
 
     def _memory_errors(self, facts: MachineFacts) -> Trouble | None:
         """New ones since the first look: a GPU may have had some for weeks."""

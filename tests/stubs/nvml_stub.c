@@ -23,6 +23,7 @@
  *   STUB_NVML_CLOCK       list, 1980 (MHz of the processors)
  *   STUB_NVML_MAX_CLOCK   list, 1980 (MHz)
  *   STUB_NVML_MIG         list, 0; 1: divided into parts, so that load and processes are not supported
+ *   STUB_NVML_XID         list "INDEX:XID", the errors so far: each is reported once to whoever listens
  *   STUB_NVML_UNSUPPORTED list of: name uuid memory utilization temperature power limit capability processes
  *                         slowed ecc clock highest mig
  *   STUB_NVML_DENIED      the same, answered with "no permission"
@@ -35,12 +36,13 @@
 
 enum {
     SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
-    INSUFFICIENT_SIZE = 7, FUNCTION_NOT_FOUND = 13, GPU_IS_LOST = 15
+    INSUFFICIENT_SIZE = 7, TIMEOUT = 10, FUNCTION_NOT_FOUND = 13, GPU_IS_LOST = 15
 };
 
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned int version; unsigned long long total, reserved, free, used; } MemoryV2;
 typedef struct { unsigned int gpu, memory; } Utilization;
+typedef struct { void *device; unsigned long long type, data; unsigned int instance[2]; } Event;
 typedef struct { unsigned int pid; unsigned long long used; unsigned int instance[2]; } Process;
 
 static const unsigned long long MIB = 1ull << 20;
@@ -258,4 +260,39 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, P
 
 int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned int *count, Process *found) {
     return processes(handle, "STUB_NVML_GRAPHICS", count, found);
+}
+
+typedef struct { unsigned int listens; int reported; } EventSet;
+
+int nvmlEventSetCreate(void **set) {
+    *set = calloc(1, sizeof(EventSet));
+    return initialized ? SUCCESS : UNINITIALIZED;
+}
+
+int nvmlEventSetFree(void *set) { free(set); return SUCCESS; }
+
+int nvmlDeviceRegisterEvents(void *handle, unsigned long long types, void *set) {
+    int status = status_of(handle, "events");
+    if (status == SUCCESS && types == 8) ((EventSet *)set)->listens |= 1u << index_of(handle);
+    return status;
+}
+
+int nvmlEventSetWait_v2(void *opaque, Event *event, unsigned int milliseconds) {
+    char all[1024], *rest = all, *item;
+    EventSet *set = opaque;
+    int number_found = 0;
+    (void)milliseconds;
+    text("STUB_NVML_XID", "", all, sizeof all);
+    while ((item = strsep(&rest, ","))) {
+        char *code = strchr(item, ':');
+        long index = atol(item);
+        if (!code || number_found++ < set->reported) continue;
+        set->reported++;
+        if (!(set->listens & 1u << index)) continue;
+        event->device = (void *)(index + 1);
+        event->type = 8;
+        event->data = (unsigned long long)atoll(code + 1);
+        return SUCCESS;
+    }
+    return TIMEOUT;
 }

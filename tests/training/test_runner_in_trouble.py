@@ -127,14 +127,16 @@ def test_a_gpu_in_trouble_is_told_once_while_the_run_goes_on_and_the_end_is_told
     for lines, kind in (
         ("STUB_NVML_SLOWED=32\nSTUB_NVML_TEMP=91\n", "gpu_slowed"),
         ("STUB_NVML_SLOWED=32\nSTUB_NVML_ECC=1\n", "gpu_memory_error"),
+        ("STUB_NVML_XID=1:13,0:79\n", "gpu_error"),
         ("STUB_NVML_LOST=0\n", "gpu_lost"),
     ):
         settings.write_text(lines)
         wait_for(folder, newest_is(kind))
     state = folder.read_state()
-    assert [one.kind for one in state.troubles] == ["gpu_slowed", "gpu_memory_error", "gpu_lost"]
+    assert [one.kind for one in state.troubles] == ["gpu_slowed", "gpu_memory_error", "gpu_error", "gpu_lost"]
     assert "heat on GPU 0 at 91 °C" in state.troubles[0].message
-    assert state.troubles[2].title == "GPU 0 is lost"
+    assert state.troubles[2].title == "GPU 0: Xid 79: the GPU has fallen off the bus"
+    assert state.troubles[3].title == "GPU 0 is lost"
 
     (folder.path / "end").touch()
     assert process.wait(timeout=PATIENCE_SECONDS) == 0

@@ -33,10 +33,10 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_stub(tmp_path_factory.mktemp("driver"))
 
 
-def readings(driver: Path, *settings: dict[str, str]) -> list[dict[str, Any]]:
+def readings(driver: Path, *settings: dict[str, str], reader: str = READER) -> list[dict[str, Any]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("STUB_NVML")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", READER],
+        [sys.executable, "-W", "error", "-c", reader],
         input=json.dumps(settings or [{}]),
         env=environment | {"LD_LIBRARY_PATH": str(driver)},
         cwd=ROOT,
@@ -68,6 +68,7 @@ def test_a_healthy_gpu_tells_everything(driver: Path) -> None:
             "processes": [],
             "slowed_by": [],
             "memory_errors": 0,
+            "errors": [],
             "clock_mhz": 1980,
             "highest_clock_mhz": 1980,
             "divided": False,
@@ -246,3 +247,25 @@ def test_a_missing_package_is_a_sentence_and_not_a_crash(monkeypatch: pytest.Mon
 )
 def test_a_command_is_named_without_its_arguments(arguments: list[str], shown: str) -> None:
     assert _command(arguments) == shown
+
+
+def test_errors_of_the_driver_are_told_once_to_whoever_watches_for_them(driver: Path) -> None:
+    watching = READER.replace("GpuMonitor()", "GpuMonitor(watches_errors=True)")
+    settings = [
+        {"STUB_NVML_COUNT": "2"},
+        {"STUB_NVML_XID": "1:13"},
+        {"STUB_NVML_XID": "1:13,0:48,0:63,0:48,7:9"},
+        {"STUB_NVML_LOST": "0", "STUB_NVML_XID": "1:13,0:48,0:63,0:48,7:9,0:79"},
+        {},
+    ]
+    found = [[gpu["errors"] for gpu in one["gpus"]] for one in readings(driver, *settings, reader=watching)]
+    assert found == [[[], []], [[], [13]], [[48, 63], []], [[79], []], [[], []]]
+    assert [gpu["errors"] for gpu in readings(driver, *settings)[2]["gpus"]] == [[], []]
+
+
+def test_a_driver_that_tells_of_no_errors_tells_all_the_rest(driver: Path) -> None:
+    watching = READER.replace("GpuMonitor()", "GpuMonitor(watches_errors=True)")
+    settings = {"STUB_NVML_UNSUPPORTED": "events", "STUB_NVML_XID": "0:79"}
+    (reading,) = readings(driver, settings, reader=watching)
+    assert (reading["problem"], reading["gpus"][0]["errors"]) == (None, [])
+    assert reading["gpus"][0]["free_bytes"] == 23552 * MIB

@@ -143,6 +143,26 @@ def test_a_machine_that_fails_is_noticed_at_the_next_look(facts: MachineFacts, k
     assert words in f"{found.title}. {found.message}"
 
 
+def test_an_error_of_the_driver_is_told_by_its_number_with_what_to_do() -> None:
+    watch = MachineWatch()
+    (found,) = watch.see(gpu(errors=(79,)))
+    assert (found.kind, found.title) == ("gpu_error", "GPU 0: Xid 79: the GPU has fallen off the bus")
+    assert "Reboot the machine" in found.message
+    (found,) = watch.see(gpu(errors=(48, 63, 999)))
+    assert "Xid 48" in found.title and "Xid 63" in found.title and "only this number" in found.title
+    assert watch.see(gpu()) == []
+
+
+def test_each_error_of_the_driver_is_told_also_when_one_follows_the_other() -> None:
+    taker, told, _ = desk()
+    watch = MachineWatch()
+    for errors in ((), (13,), (79,), ()):
+        taker.take(watch.see(gpu(errors=errors)), 3)
+    titles = [event.title for event in told if isinstance(event, events.TroubleNoticed)]
+    assert [title.partition(": the")[0].partition(": a")[0] for title in titles] == ["GPU 0: Xid 13", "GPU 0: Xid 79"]
+    assert told[-1] == events.TroubleEnded("gpu_error", 3)
+
+
 def test_what_the_driver_does_not_tell_is_no_trouble() -> None:
     silent = GpuHealth("GPU 0", lost=False, slowed_by=())
     facts = replace(MACHINE, gpus=(silent,), disk_free_bytes=None)
