@@ -45,18 +45,7 @@ def check(request: CheckRequest, progress: Tell = lambda _: None, stop: Stop = l
     Bad rows are counted and told, never raised. Raises SftuiError for sources that cannot be read; StoppedError soon
     after `stop()` is true.
     """
-    began = time.monotonic()
-
-    def arrived(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - began, 1e-9)
-        progress(Progress(done, total, 0, 0, rate, downloading=True))
-
-    try:
-        sources = find_files(request, arrived, stop)
-    except DownloadCancelledError:
-        raise StoppedError from None
-    files = [[StoredFile.of(file) for file in source.files] for source in sources]
-    folder = cache_home() / "data" / _key(request, sources, files)
+    sources, files, folder = _find(request, progress, stop)
     facts = _read(folder)
     if facts is None:
         with _folder_beside(folder) as made:
@@ -70,9 +59,32 @@ def check(request: CheckRequest, progress: Tell = lambda _: None, stop: Stop = l
     return facts
 
 
+def kept_facts(request: CheckRequest, progress: Tell, stop: Stop) -> DataFacts | None:
+    """What an earlier pass over the same files found; None if there was none. Raises as `check` does."""
+    return _read(_find(request, progress, stop)[2])
+
+
 def read_facts(files: Sequence[Path]) -> DataFacts:
     """What the rows of local files are. Raises SftuiError for a file that cannot be read."""
     return check(files_request(*files))
+
+
+def _find(
+    request: CheckRequest, progress: Tell, stop: Stop
+) -> tuple[Sequence[SourceFiles], list[list[StoredFile]], Path]:
+    """Each source with its files as they are now, and where what is found in them is kept."""
+    began = time.monotonic()
+
+    def arrived(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - began, 1e-9)
+        progress(Progress(done, total, 0, 0, rate, downloading=True))
+
+    try:
+        sources = find_files(request, arrived, stop)
+    except DownloadCancelledError:
+        raise StoppedError from None
+    files = [[StoredFile.of(file) for file in source.files] for source in sources]
+    return sources, files, cache_home() / "data" / _key(request, sources, files)
 
 
 def _run_pass(

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from core import paths
-from core.data.check import StoppedError
+from core.data.check import Stop, StoppedError, Tell, kept_facts
 from core.data.facts import DataFacts, Progress
 from core.data.request import CheckRequest
 from core.errors import SftuiError
@@ -21,15 +21,21 @@ _ENVIRONMENT = {
 }
 
 
-def check_apart(request: CheckRequest, progress: Callable[[Progress], None] = lambda _: None) -> DataFacts:
+def check_apart(request: CheckRequest, progress: Tell = lambda _: None, stop: Stop = lambda: False) -> DataFacts:
     """What `check` finds, by a process of its own: a library that dies of a damaged file does not take ours along.
 
-    Raises SftuiError for sources that cannot be read.
+    What is known already is told at once. Raises SftuiError for sources that cannot be read; StoppedError soon after
+    `stop()` is true.
     """
+    facts = kept_facts(request, progress, stop)
+    if facts is not None:
+        return facts
     process = CheckProcess(request)
     try:
         for at in process:
             progress(at)
+            if stop():
+                process.cancel()
         return process.facts()
     finally:
         process.cancel()

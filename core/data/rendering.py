@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core.data.check import check
+from core.data.check_process import check_apart
 from core.data.facts import DataFacts, Progress
 from core.data.request import CheckRequest, held_out_request, training_request
 from core.data.row_store import RowStore
@@ -154,7 +154,7 @@ def _check(spec: RunSpec, wanted: CheckRequest, request: DataRequest, what: str 
     def tell(progress: Progress) -> None:
         request.tell(events.DataProgressed("checking", progress.bytes_done, progress.bytes_total))
 
-    facts = check(wanted, tell, request.stop)
+    facts = check_apart(wanted, tell, request.stop)
     if facts.bad_rows and spec.sftui.bad_rows == "stop":
         raise _bad_rows(facts.problems, facts.bad_rows)
     if not facts.rows or facts.store is None:

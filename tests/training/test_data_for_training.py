@@ -287,3 +287,14 @@ def test_prompts_are_those_of_held_out_rows_with_all_that_they_say(tiny_model: P
     ]
     assert all(list(one.tools) == tools for one in drawn)
     prepared.close()
+
+
+def test_a_file_that_a_library_dies_of_ends_the_run_in_words(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dying").mkdir()
+    (tmp_path / "dying" / "sitecustomize.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    data = write_jsonl(tmp_path / "rows.jsonl", chat_rows(4, seed=1))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "dying"))
+    with pytest.raises(SftuiError, match=r"a library fails on this file, which may be damaged"):
+        prepare(spec_of(tiny_model, data))
