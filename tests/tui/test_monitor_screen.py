@@ -92,7 +92,7 @@ async def test_large_terminals_show_all_of_it() -> None:
     folder = write_run("run-aaaa", [*begin("run-aaaa"), *steps(1, 5), _memory(gpu=True)])
     async with watching(folder).run_test(size=WIDE) as pilot:
         await until_shown(pilot, "╭─ Loss", "╭─ Machine", "╭─ Answers", "╭─ Choices")
-        await until_shown(pilot, "GPU 0  Test GPU", "9.40 GB of 79.1 GB", "97 %   54 °C   612 W")
+        await until_shown(pilot, "GPU 0  Test GPU", "9.40 GB of 79.1 GB", "97 %  54 °C  612 W")
         assert "[Loss]" not in shown(pilot.app)
 
 

@@ -27,6 +27,13 @@ class Curve:
         self._average = 0.0
         self._known = 0.0
 
+    @classmethod
+    def over(cls, series: Pyramid) -> Curve:
+        """A curve of values that somebody else keeps."""
+        curve = cls()
+        curve.raw = series
+        return curve
+
     def extend(self, points: Sequence[tuple[float, float]]) -> None:
         """Add points, x never falling."""
         self.raw.extend(points)

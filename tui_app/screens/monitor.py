@@ -27,6 +27,8 @@ from tui_app.widgets.step_header import StepHeader
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+    from core.devices.gpu import GpuReading
+    from core.devices.host import HostSnapshot
     from core.runs.folder import RunFolder
 
 VIEWS = (("chart", "Loss"), ("machine", "Machine"), ("answers", "Answers"), ("notes", "Choices"), ("log", "Log"))
@@ -56,9 +58,7 @@ class MonitorScreen(RunKeys):
         Binding("right", "view(1)", "Next view", show=False),
         Binding("left", "view(-1)", "Previous view", show=False),
         Binding("a", "use('ask')", "Ask it", tooltip="Ask what the run has made, beside its base model"),
-        Binding(
-            "E", "use('export')", "Export", tooltip="Take what the run has made elsewhere"
-        ),
+        Binding("E", "use('export')", "Export", tooltip="Take what the run has made elsewhere"),
         Binding("N", "new", "New run", show=False, tooltip="Set up another run"),
         Binding("d", "detach", "Detach", tooltip="Go home; the run goes on"),
     ]
@@ -67,6 +67,7 @@ class MonitorScreen(RunKeys):
         super().__init__(folder)
         self.view = "chart"
         self._dirty = False
+        self._machine: GpuReading | None = None
         self._notes: list[Content] = []
 
     def compose(self) -> ComposeResult:
@@ -78,7 +79,7 @@ class MonitorScreen(RunKeys):
         with Vertical(id="body"):
             with Horizontal(id="upper"):
                 yield ChartPane(id="chart-pane")
-                with VerticalScroll(id="machine-pane", can_focus=False):
+                with VerticalScroll(id="machine-pane"):
                     yield GpuPanel()
             with Horizontal(id="lower"):
                 yield SamplesPanel(id="answers")
@@ -93,6 +94,7 @@ class MonitorScreen(RunKeys):
         self._show_view("chart")
         self._follower.start()
         self.set_interval(_DRAW_SECONDS, self._draw)
+        self.watch(self.app, "devices_read", self._see_machine)
 
     def on_unmount(self) -> None:
         """Stop following; the run goes on."""
@@ -129,6 +131,13 @@ class MonitorScreen(RunKeys):
         """Show what the log has new."""
         self.query_one(LogTail).append(message.lines)
 
+    def _see_machine(self, devices: tuple[GpuReading, HostSnapshot] | None) -> None:
+        """Who is on the GPUs, for as long as the run is."""
+        reading = devices[0] if devices is not None and devices[0].gpus and self.alive else None
+        if reading != self._machine:
+            self._machine = reading
+            self._dirty = True
+
     def _tick(self) -> None:
         """Let the clocks go on."""
         state = self.state
@@ -145,8 +154,9 @@ class MonitorScreen(RunKeys):
         self._dirty = False
         state = self.state
         current = status(state, alive=self.alive)
-        self.query_one(ChartPane).show(state)
-        self.query_one(GpuPanel).show_run(state.memory)
+        predicted = state.peak.predicted_bytes if state.peak and state.peak.device == "gpu" else None
+        self.query_one(ChartPane).show(state, predicted)
+        self.query_one(GpuPanel).show_run(state.memory, predicted, self._machine)
         self.query_one(SamplesPanel).show(state.base_samples, state.tuned_samples)
         self.query_one(OutcomePanel).show(self.folder, state, current)
         self._show_notes(state)
@@ -226,8 +236,8 @@ class MonitorScreen(RunKeys):
         panes = {"answers": SamplesPanel, "log": LogTail}
         if view in panes and self.compact:
             self.query_one(panes[view]).focus()
-        elif view == "notes" and self.compact:
-            self.query_one("#notes-pane").focus()
+        elif view in ("notes", "machine") and self.compact:
+            self.query_one(f"#{view}-pane").focus()
         else:
             self.set_focus(None)
 

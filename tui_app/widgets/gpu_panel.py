@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from core.text import human_bytes, safe, shorten
+from tui_app.charts.memory import MemoryHistory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from core.devices.host import HostSnapshot
     from core.runs.events import GpuUse
     from core.runs.state import MemorySample
+    from tui_app.charts.pyramid import Pyramid
 
-_LEVELS = "▁▂▃▄▅▆▇█"
 _MOST_PROCESSES = 3
+_CHART_HEIGHT = 7
 
 
 class GpuPanel(Static):
@@ -33,6 +35,7 @@ class GpuPanel(Static):
         super().__init__("", id=id, markup=False)
         self.border_title = "Machine"
         self._lines: list[Content] = []
+        self._history = MemoryHistory()
         self._again: Callable[[], None] | None = None
 
     def on_resize(self) -> None:
@@ -56,23 +59,36 @@ class GpuPanel(Static):
         ]
         self._show(lines)
 
-    def show_run(self, samples: Sequence[MemorySample]) -> None:
-        """Show what a run holds, from its own samples."""
-        self._again = partial(self.show_run, samples)
+    def show_run(
+        self,
+        samples: Sequence[MemorySample],
+        predicted_bytes: int | None = None,
+        now: GpuReading | None = None,
+    ) -> None:
+        """Show what a run holds, from its own samples, beside what was planned for it.
+
+        `now` is a reading of this machine while the run lives: it tells who else is on the GPUs.
+        """
+        self._again = partial(self.show_run, samples, predicted_bytes, now)
         if not samples:
             self._show([_quiet("Not measured yet.")])
             return
         use = samples[-1].use
+        if len(samples) < self._history.taken:
+            self._history = MemoryHistory()
+        self._history.take(samples)
         lines: list[Content] = []
+        holds = any(gpu.own_bytes for gpu in use.gpus)
         for gpu in use.gpus:
-            past = [_of_gpu(sample, gpu.index) for sample in samples[-self._room * 4 :]]
-            lines += [*self._used(gpu, [value for value in past if value is not None]), Content("")]
+            # Of GPUs that the run does not use, only how full and busy they are matters.
+            mine = not holds or bool(gpu.own_bytes)
+            lines += [*(self._used(gpu, predicted_bytes, now) if mine else self._other(gpu)), Content("")]
         if not use.gpus:
-            held = [sample.use.process_bytes for sample in samples]
+            peak = max(self._history.run.ys)
             lines += [
                 Content("No NVIDIA GPU: runs on the CPU"),
-                _row("This run", f"{human_bytes(use.process_bytes)}, peak {human_bytes(max(held))}"),
-                Content.styled(sparkline(held, self._room), "$primary"),
+                _row("This run", f"{human_bytes(use.process_bytes)}, peak {human_bytes(peak)}"),
+                *self._over_time([self._history.run], None),
             ]
         else:
             lines.append(_row("This run", f"{human_bytes(use.process_bytes)} of host memory"))
@@ -97,24 +113,58 @@ class GpuPanel(Static):
         if gpu.lost:
             return [title, Content.styled("has fallen off the bus: it needs a reset", "$error")]
         lines = [title, *self._bar("Memory", gpu.used_bytes, gpu.total_bytes)]
-        lines.append(_load(gpu.utilization_percent, gpu.temperature_celsius, gpu.power_watts))
+        lines.append(_load(gpu.utilization_percent, gpu.temperature_celsius, gpu.power_watts, gpu.power_limit_watts))
+        lines += _clocks(gpu.clock_mhz, gpu.highest_clock_mhz, gpu.slowed_by or ())
+        if gpu.divided:
+            lines.append(_quiet(shorten("divided (MIG): its parts tell no load", self._room)))
+        return [*lines, *self._processes(gpu)]
+
+    def _processes(self, gpu: GpuSnapshot) -> list[Content]:
         if gpu.processes is None:
-            lines.append(_quiet("who uses it: n/a"))
-        for process in (gpu.processes or ())[:_MOST_PROCESSES]:
+            return [_quiet("who uses it: n/a")]
+        lines = []
+        for process in gpu.processes[:_MOST_PROCESSES]:
             who = safe(process.command or f"pid {process.pid}") + (f", {safe(process.user)}" if process.user else "")
             lines.append(_quiet(shorten(f"{human_bytes(process.used_bytes)}  {who}", self._room)))
-        return lines
+        more = len(gpu.processes) - _MOST_PROCESSES
+        return [*lines, _quiet(f"and {more} more")] if more > 0 else lines
 
-    def _used(self, gpu: GpuUse, past: list[int]) -> list[Content]:
+    def _used(self, gpu: GpuUse, planned: int | None, now: GpuReading | None) -> list[Content]:
+        own, all_of_it = self._history.gpus[gpu.index]
+        peak = max(own.ys if len(own) else all_of_it.ys)
         lines = [
             Content.styled(shorten(f"GPU {gpu.index}  {safe(gpu.name)}", self._room), "bold"),
             *self._bar("Memory", gpu.used_bytes, gpu.total_bytes),
-            _row("This run", f"{human_bytes(gpu.own_bytes)}, peak {human_bytes(max(past, default=None))}"),
+            _row("This run", f"{human_bytes(gpu.own_bytes)}, peak {human_bytes(peak)}"),
         ]
-        if past:
-            lines.append(Content.styled(sparkline(past, self._room, top=gpu.total_bytes), "$primary"))
-        lines.append(_load(gpu.utilization_percent, gpu.temperature_celsius, gpu.power_watts))
-        return lines
+        if gpu.own_bytes is not None:
+            lines.append(_row("Others", human_bytes(max(0, gpu.used_bytes - gpu.own_bytes))))
+        if planned is not None:
+            lines.append(_row("Planned", f"{human_bytes(planned)} at its peak ⣀⣀"))
+        lines += self._over_time([own, all_of_it] if len(own) else [all_of_it], planned)
+        lines.append(_load(gpu.utilization_percent, gpu.temperature_celsius, gpu.power_watts, gpu.power_limit_watts))
+        lines += _clocks(gpu.clock_mhz, gpu.highest_clock_mhz, gpu.slowed_by)
+        here = next((one for one in now.gpus if one.index == gpu.index), None) if now is not None else None
+        return [*lines, *self._processes(here)] if here is not None and not here.lost else lines
+
+    def _other(self, gpu: GpuUse) -> list[Content]:
+        return [
+            Content.styled(shorten(f"GPU {gpu.index}  {safe(gpu.name)}", self._room), "bold"),
+            *self._bar("Memory", gpu.used_bytes, gpu.total_bytes),
+            _load(gpu.utilization_percent, gpu.temperature_celsius, gpu.power_watts, gpu.power_limit_watts),
+        ]
+
+    def _over_time(self, curves: Sequence[Pyramid], planned: int | None) -> list[Content]:
+        """Memory since the run began: this run's, all of it, and the planned peak as a line."""
+        if len(curves[0]) < 2:
+            return []
+        from tui_app.charts.curve import Curve
+        from tui_app.charts.plot import Picture, draw
+
+        drawn = [Curve.over(one) for one in curves]
+        picture = Picture(drawn, unit="bytes", x_name="", x_unit="seconds", averages=False, level=planned)
+        legend = [_quiet("o this run   x with the others")] if len(curves) > 1 else []
+        return [*draw(picture, self._room, _CHART_HEIGHT), *legend]
 
     def _bar(self, name: str, used: int | None, total: int | None) -> list[Content]:
         if used is None or not total:
@@ -131,13 +181,6 @@ class GpuPanel(Static):
         ]
 
 
-def _of_gpu(sample: MemorySample, index: int) -> int | None:
-    for gpu in sample.use.gpus:
-        if gpu.index == index:
-            return gpu.own_bytes if gpu.own_bytes is not None else gpu.used_bytes
-    return None
-
-
 def _row(name: str, value: str) -> Content:
     return Content.assemble((f"{name:<9}", "$secondary"), value)
 
@@ -150,24 +193,19 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _load(percent: int | None, celsius: int | None, watts: float | None) -> Content:
+def _load(percent: int | None, celsius: int | None, watts: float | None, limit: float | None = None) -> Content:
     words = [
         "n/a" if percent is None else f"{percent} %",
         "" if celsius is None else f"{celsius} °C",
-        "" if watts is None else f"{watts:.0f} W",
+        "" if watts is None else f"{watts:.0f} W" if limit is None else f"{watts:.0f} of {limit:.0f} W",
     ]
-    return _row("Load", "   ".join(word for word in words if word))
+    return _row("Load", "  ".join(word for word in words if word))
 
 
-def sparkline(values: Sequence[float], width: int, *, top: float | None = None) -> str:
-    """The values as bars of an eighth of a line, the latest at the right; each bar is the highest of its share."""
-    if not values or width <= 0:
-        return ""
-    ceiling = top or max(values) or 1
-    count = min(width, len(values))
-    bars = []
-    for bar in range(count):
-        start, end = bar * len(values) // count, (bar + 1) * len(values) // count
-        share = max(values[start:end]) / ceiling
-        bars.append(_LEVELS[min(7, max(0, round(share * 7)))])
-    return "".join(bars)
+def _clocks(now: int | None, highest: int | None, slowed_by: Sequence[str]) -> list[Content]:
+    lines = []
+    if now is not None:
+        lines.append(_row("Clock", f"{now:,} MHz" if highest is None else f"{now:,} of {highest:,} MHz"))
+    if slowed_by:
+        lines.append(Content.styled(f"! held down by {safe(', '.join(slowed_by))}", "$warning"))
+    return lines
