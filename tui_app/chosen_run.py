@@ -141,7 +141,7 @@ class ChosenRunKeys(Screen[None]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._do(lambda: delete_run(folder), lambda size: f"{run.id} is gone: {human_bytes(size)} are free.")  # type: ignore[arg-type]
+                self._do(lambda: delete_run(folder), lambda size: f"{run.id} is gone: {human_bytes(size)} are free.")
 
         text = f"{safe(run.id)} {freed.words()}. It cannot be taken back."
         if run.place is not None or words.is_live(run.state):

@@ -177,8 +177,8 @@ def figures(state: RunState, *, everything: bool = True) -> list[tuple[str, str]
     if (used := utilization(state, last.tokens_per_second)) is not None:
         found.append(("MFU", f"{used:.0%}".replace("%", " %")))
     if (times := split(state)) is not None and times.total > 0:
-        parts = (("data", times.data), ("forward and backward", times.compute), ("optimizer", times.optimizer))
-        parts += (("evaluating and saving", times.between),)
+        parts = [("data", times.data), ("forward and backward", times.compute), ("optimizer", times.optimizer)]
+        parts.append(("evaluating and saving", times.between))
         shares = [(name, round(100 * seconds / times.total)) for name, seconds in parts]
         found.append(("time goes to", ", ".join(f"{name} {share} %" for name, share in shares if share)))
     if state.checkpoints:
