@@ -174,6 +174,11 @@ def _unknown(key: str) -> Problem:
     return Problem(key, "error", "is not an option of sftui and not an argument of the installed SFTConfig.", fix)
 
 
+# As shlex has them.
+_COMMAND_FAULTS = {
+    "Value error, No closing quotation": "a quote is not closed",
+    "Value error, No escaped character": "nothing follows the last \\",
+}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 58
 
@@ -188,6 +193,11 @@ def _explain(error: ValidationError) -> list[Problem]:
             problem = Problem(dotted, "error", "is missing.", _missing_fix(option))
         elif place and place[0] == "datasets" and len(place) > 1:
             problem = _dataset_problem(place, detail["msg"], detail.get("input"))
+        elif dotted == "sftui.on_finish" and detail["type"] == "value_error":
+            message = (
+                f"is no command: {_COMMAND_FAULTS.get(detail['msg'], detail['msg'])} in {_shown(detail['input'])}."
+            )
+            problem = Problem(dotted, "error", message, "Close it, put \\ before it, or write a list of arguments.")
         elif option is not None:
             problem = _wrong_value(option, detail["input"])
         elif dotted == "sftui":

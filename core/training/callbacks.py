@@ -127,16 +127,19 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """A step is done."""
-        if logs is not None and "loss" in logs:
+        """A step or an evaluation is done."""
+        logs = logs or {}
+        if "loss" in logs:
             found = self._watch.see(state.global_step, float(logs["loss"]), _optional(logs, "grad_norm"))
+            self._desk.take(found, state.global_step)
+        if "eval_loss" in logs and (found := self._watch.see_held_out(state.global_step, float(logs["eval_loss"]))):
             self._desk.take(found, state.global_step)
 
 
 class PulseCallback(TrainerCallback):  # type: ignore[misc]
     """Shows the runner's main thread that the worker gets on. The last of the callbacks: it sees what others ask for.
 
-    A save may take as long as it takes; an evaluation shows itself by its batches.
+    A save takes longer than a step; an evaluation shows itself by its batches.
     """
 
     def __init__(self, pulse: Pulse, clock: StepClock) -> None:
@@ -181,7 +184,7 @@ class PulseCallback(TrainerCallback):  # type: ignore[misc]
         self._clock.wait()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Nothing more is promised."""
+        """What comes now is no step."""
         self._pulse.pause()
 
     def _go_on(self, control: TrainerControl) -> None:
@@ -223,8 +226,8 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Obey what the step's figures asked for, before it is evaluated and saved."""
-        if "loss" in (logs or {}):
+        """Obey what the figures asked for, before the step is evaluated or saved."""
+        if {"loss", "eval_loss"} & (logs or {}).keys():
             self._obey(state, control)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -30,6 +30,7 @@ class RunControl:
     def __init__(self) -> None:
         self._stop = False
         self._checkpoint = False
+        self._sample = False
         self._pause = False
         self._try_again = False
         self._release = False
@@ -49,6 +50,15 @@ class RunControl:
     def request_checkpoint(self) -> None:
         """Ask for a checkpoint after the current step."""
         self._checkpoint = True
+
+    def request_sample(self) -> None:
+        """Ask for answers to the sample prompts after the current step."""
+        self._sample = True
+
+    def take_sample_request(self) -> bool:
+        """Whether answers were asked for since the last call."""
+        asked, self._sample = self._sample, False
+        return asked
 
     def request_length(self, length: Length) -> None:
         """Ask for a longer or shorter run; the last word counts."""
@@ -113,7 +123,7 @@ class RunControl:
 
     def rest(self) -> None:
         """Return when the pause is over, or a stop is asked for."""
-        self.pulse.pause()
+        self.pulse.rest()
         while self.pause_requested:
             time.sleep(_WAIT_SECONDS)
         self.pulse.beat()

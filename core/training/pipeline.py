@@ -13,7 +13,7 @@ import transformers
 
 from core.choice import Choice
 from core.data.check import StoppedError
-from core.data.rendering import DataRequest, PreparedData, SamplePrompt, prepare_data, sample_prompts
+from core.data.rendering import DataRequest, PreparedData, prepare_data, sample_prompts
 from core.devices.choose import choose_device
 from core.devices.gpu import GpuMonitor
 from core.devices.host import read_host
@@ -28,7 +28,6 @@ from core.models.prequantized import stored_problems
 from core.models.token_rows import fit_to_tokenizer
 from core.models.tokenizer import check_tokenizer, load_tokenizer
 from core.paths import write_atomically
-from core.results.answers import answer_prompts
 from core.runs import events
 from core.runs.checkpoints import checkpoint_to_resume, committed_checkpoints, discard_after, flush, step_of
 from core.runs.events import Event
@@ -41,6 +40,7 @@ from core.training.control import RunControl
 from core.training.data_of_run import keep_to_data
 from core.training.first_batch import check_first_batch
 from core.training.peak import PeakCallback, PeakMeter
+from core.training.sample_callback import Asking, SampleCallback
 from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
 from core.training.step_clock import StepClock
@@ -121,10 +121,10 @@ def _train(
     )
     control.check()
 
-    prompts = sample_prompts(spec, data)
+    asking = Asking(tokenizer, sample_prompts(spec, data), control, emit)
     if not spec.use_peft or first_weights.changes_base(spec):
         # Afterwards the base is gone; adapters can be switched off instead, so that training need not wait.
-        _answer(run, model, tokenizer, prompts, "base")
+        asking.base(model, adapted=False)
         control.check()
 
     emit(events.PhaseStarted("adapting", "attaching adapters" if spec.use_peft else "every weight is trained"))
@@ -145,10 +145,12 @@ def _train(
     arguments = training_arguments(spec, run.folder, request.dtype, request.device)
     saver = CheckpointSaver(run.folder, spec.save_total_limit, emit, control)
     clock = StepClock(settle_device)
+    sample_every = spec.sftui.sample_every
     callbacks = [
-        JournalCallback(emit, clock),
+        JournalCallback(emit, clock, sample_every),
         WatchCallback(TroubleDesk(spec.sftui, emit, control)),
         PeakCallback(peak, emit),
+        SampleCallback(asking, model, sample_every, control, emit),
         CommandCallback(emit, control, saver),
         PulseCallback(control.pulse, clock),
     ]
@@ -180,10 +182,8 @@ def _train(
     if not saver.until_taken(step, result, lambda: _save(trainer, result, first)):
         saved = _checkpoint_of(run.folder, step)
         return events.RunStopped(step, saved, control.stop_reason, time.monotonic() - began, control.releases)
-    if spec.use_peft and not first_weights.changes_base(spec):
-        with model.disable_adapter():
-            _answer(run, model, tokenizer, prompts, "base")
-    _answer(run, model, tokenizer, prompts, "tuned", step)
+    asking.base(model, adapted=True)
+    asking.tuned(model, step)
     return events.RunFinished(step, result.name, time.monotonic() - began)
 
 
@@ -244,21 +244,6 @@ def _load_request(run: RunContext) -> loading.LoadRequest:
     # The launcher has hidden every other GPU, so that the chosen one is the first.
     torch_device = "cpu" if device.gpu is None else "cuda:0"
     return loading.LoadRequest(folder, architecture, dtype.value, spec.attn_implementation, torch_device)
-
-
-def _answer(
-    run: RunContext,
-    model: Any,
-    tokenizer: Any,
-    prompts: list[SamplePrompt],
-    who: Literal["base", "tuned"],
-    step: int = 0,
-) -> None:
-    if not prompts:
-        return
-    run.emit(events.PhaseStarted("sampling", f"{who} answers to {len(prompts)} prompts"))
-    answers = answer_prompts(model, tokenizer, prompts, stop=lambda: run.control.stop_requested)
-    run.emit(events.SamplesAnswered(who, step, answers))
 
 
 def _checkpoint_of(folder: RunFolder, step: int, good_step: int | None = None) -> str | None:

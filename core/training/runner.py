@@ -219,6 +219,8 @@ class Runner:
                 self._control.request_stop("paused: the device is free", release=True)
             case "checkpoint":
                 self._control.request_checkpoint()
+            case "sample":
+                self._control.request_sample()
             case "set_max_steps" if request.value is not None and request.value >= 1:
                 self._control.request_length(Length(int(request.value), None))
             case "set_num_train_epochs" if request.value is not None and request.value > 0:

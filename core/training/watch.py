@@ -24,6 +24,8 @@ _LEAST_RISE = 0.2
 # Loss scaling of float16 halves its factor, 65,536 at first, at each gradient that overflows: that is how it works.
 _OVERFLOWS_OF_FLOAT16 = 16
 _LEAST_STANDSTILL_SECONDS = 30.0
+# Loading, saving and the first steps, for which kernels may be compiled, take their time; but not for ever.
+LONGEST_SECONDS = 1800.0
 _LITTLE_MEMORY_SHARE = 0.05
 _LITTLE_MEMORY_BYTES = 2 << 30
 _DISK_MARGIN_BYTES = 64 << 20
@@ -102,6 +104,14 @@ class StepWatch:
             self._norms.append(grad_norm)
         return [trouble for trouble in found if trouble is not None]
 
+    def see_held_out(self, step: int, loss: float) -> list[Trouble]:
+        """What is wrong with an evaluation, which uses the weights of this very step."""
+        if math.isfinite(loss):
+            return []
+        what = "not a number" if math.isnan(loss) else "infinite"
+        title = f"The held-out loss is {what} at step {step:,}"
+        return [Trouble("not_finite", title, _WHY_NOT_FINITE, max(0, step - 1))]
+
     def _not_finite(self, step: int, loss: float, grad_norm: float | None) -> Trouble | None:
         overflowed = grad_norm is not None and not math.isfinite(grad_norm)
         self._overflows = self._overflows + 1 if overflowed else 0
@@ -141,6 +151,7 @@ class Pulse:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: float | None = None
+        self._long_since: float | None = None
         self._step_began = 0.0
         self._recent: deque[float] = deque(maxlen=20)
         self._usual: float | None = None
@@ -150,8 +161,12 @@ class Pulse:
         self._last = self._clock()
 
     def pause(self) -> None:
+        """What comes now takes longer than a step."""
+        self._last, self._long_since = None, self._clock()
+
+    def rest(self) -> None:
         """What comes now takes as long as it takes."""
-        self._last = None
+        self._last = self._long_since = None
 
     def begin_step(self) -> None:
         """A step begins."""
@@ -164,14 +179,18 @@ class Pulse:
         self._usual = _median(self._recent, least=3)
 
     def standstill(self) -> Trouble | None:
-        """That nothing was done for ten times as long as a step takes."""
-        last, usual = self._last, self._usual
+        """That nothing was done for ten times as long as a step takes, or for very long where nobody knows how long."""
+        last, usual, long_since = self._last, self._usual, self._long_since
         if last is None or usual is None:
+            since = long_since if last is None else last
+            seconds = 0.0 if since is None else self._clock() - since
+            longest, takes = LONGEST_SECONDS, ""
+        else:
+            seconds = self._clock() - last
+            longest, takes = max(LEAP * usual, _LEAST_STANDSTILL_SECONDS), f"; a step takes {human_duration(usual)}"
+        if seconds <= longest:
             return None
-        seconds = self._clock() - last
-        if seconds <= max(LEAP * usual, _LEAST_STANDSTILL_SECONDS):
-            return None
-        message = f"Nothing for {human_duration(seconds)}; a step takes {human_duration(usual)}."
+        message = f"Nothing for {human_duration(seconds)}{takes}."
         return Trouble("no_progress", "The run does not get on", message)
 
 

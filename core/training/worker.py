@@ -72,7 +72,24 @@ class TrainingWorker(threading.Thread):
             self._at.peak = event
         elif isinstance(event, events.PhaseStarted):
             self._at.phase = event.phase
+        self._feel_pulse(event)
         self._emit_outside(event)
+
+    def _feel_pulse(self, event: Event) -> None:
+        """What is told between steps is a sign of life too."""
+        match event:
+            case events.RunPaused() | events.PhaseStarted(phase="sampling"):
+                # Whoever waits for people or a disk waits as long as it takes; nobody knows how long answers are.
+                self.control.pulse.rest()
+            case (
+                events.PhaseStarted()
+                | events.DataProgressed()
+                | events.LoadProgressed()
+                | events.ModelLoaded()
+                | events.ModelAdapted()
+                | events.RunContinued()
+            ):
+                self.control.pulse.pause()
 
     def _failure(self, error: BaseException) -> events.RunFailed:
         found = diagnose(error)

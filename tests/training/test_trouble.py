@@ -4,12 +4,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.runs import events
 from core.runs.checkpoints import committed_checkpoints, step_of
 from core.runs.events import Event
 from core.runs.folder import RunFolder
 from core.spec.yaml_file import read_spec
 from core.training.control import RunControl
+from core.training.sft import SafeTrainer
 from core.training.worker import TrainingWorker
 from tests.training.runs import make_run
 
@@ -81,3 +84,22 @@ def test_a_rest_for_a_loss_that_is_no_number_says_so_and_its_weights_are_never_s
     assert problem.title == f"No checkpoint of step {paused.step}"
     assert (outcome.checkpoint, outcome.reason) == (None, "seen enough")
     assert committed_checkpoints(run.folder) == ()
+
+
+def test_a_held_out_loss_that_is_no_number_stops_the_run_before_these_weights_are_saved(
+    tiny_model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = SafeTrainer.prediction_step
+
+    def prediction_step(trainer: Any, *arguments: Any, **named: Any) -> Any:
+        loss, *rest = whole(trainer, *arguments, **named)
+        return (loss * math.nan if trainer.state.global_step == 3 else loss, *rest)
+
+    monkeypatch.setattr(SafeTrainer, "prediction_step", prediction_step)
+    evaluated = {"test_split_size": 0.1, "eval_strategy": "steps", "eval_steps": 1}
+    run = Watched(make_run(tiny_model, rows, max_steps=6, save_strategy="steps", save_steps=1, **evaluated))
+    outcome = run.train()
+    (noticed,) = run.found(events.TroubleNoticed)
+    assert (noticed.kind, noticed.step, noticed.action) == ("not_finite", 3, "stop")
+    assert (outcome.step, outcome.checkpoint) == (3, "checkpoints/checkpoint-2")
+    assert [step_of(path) for path in committed_checkpoints(run.folder)] == [1, 2]

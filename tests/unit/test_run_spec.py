@@ -308,3 +308,13 @@ def test_values_are_set_on_a_copy_also_under_sftui() -> None:
     assert with_value({"sftui": None}, "sftui.name", "x") == {"sftui": {"name": "x"}}
     assert (value_of(after, "sftui.notes"), value_of(after, "lora_alpha")) == ("n", 32)
     assert value_of(after, "model_name_or_path") is None
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [('mail "me', "a quote is not closed in"), ("mail \\", "nothing follows")]
+)
+def test_a_command_with_an_open_quote_is_said_to_have_one(command: str, words: str) -> None:
+    values = {"model_name_or_path": "m", "datasets": ["d.jsonl"], "sftui": {"on_finish": command}}
+    (problem,) = check_values(values).problems
+    assert problem.field == "sftui.on_finish"
+    assert words in problem.message and "list of arguments" in problem.fix

@@ -101,7 +101,7 @@ def test_a_worker_that_hangs_is_noticed_after_ten_times_the_usual_time() -> None
     assert pulse.standstill() is None
 
 
-def test_short_steps_may_stand_still_for_half_a_minute_and_savings_as_long_as_they_take() -> None:
+def test_short_steps_may_stand_still_for_half_a_minute_savings_for_half_an_hour_and_rests_for_ever() -> None:
     clock = Clock()
     pulse = pulse_after_steps(clock, 0.02)
     clock.now += 29.0
@@ -109,16 +109,35 @@ def test_short_steps_may_stand_still_for_half_a_minute_and_savings_as_long_as_th
     clock.now += 2.0
     assert pulse.standstill() is not None
     pulse.pause()
-    clock.now += 9999.0
+    clock.now += 1799.0
+    assert pulse.standstill() is None
+    clock.now += 2.0
+    found = pulse.standstill()
+    assert found is not None and found.message == "Nothing for 30 min 1 s."
+    pulse.rest()
+    clock.now += 99_999.0
     assert pulse.standstill() is None
 
 
-def test_nobody_knows_what_is_usual_before_the_third_step() -> None:
+def test_nobody_knows_what_is_usual_before_the_third_step_but_half_an_hour_is_not() -> None:
     clock = Clock()
     pulse = Pulse(clock)
+    clock.now += 99_999.0
+    assert pulse.standstill() is None
     pulse.begin_step()
     clock.now += 1000.0
     assert pulse.standstill() is None
+    clock.now += 1000.0
+    assert pulse.standstill() is not None
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_held_out_loss_that_is_no_number_puts_the_weights_of_its_step_in_doubt(loss: float) -> None:
+    watch = StepWatch()
+    assert watch.see_held_out(6, 2.0) == []
+    (found,) = watch.see_held_out(7, loss)
+    assert (found.kind, found.good_step) == ("not_finite", 6)
+    assert "The held-out loss is" in found.title
 
 
 def gpu(**changes: Any) -> MachineFacts:
