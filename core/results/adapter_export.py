@@ -50,7 +50,7 @@ def write_adapter(
     write_card(target, result, spec, "adapter", base_folder, request.base_id)
     facts = [("base model", name)]
     if "/" not in name:
-        facts.append(("to share it", "name the base model as others know it: --base-id OWNER/NAME"))
+        facts.append(("to share it", "say what the base model is called on the hub (--base-id OWNER/NAME)"))
     return tuple(facts)
 
 

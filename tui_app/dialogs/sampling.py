@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _FIELDS = (
     ("temperature", "Temperature", "0 takes the likeliest token each time"),
-    ("top_p", "Top-p", "draw from the likeliest tokens that make up this share"),
-    ("top_k", "Top-k", "draw from so many likeliest tokens; 0 is all"),
+    ("top_p", "Top-p", "the likeliest tokens that make up this share"),
+    ("top_k", "Top-k", "so many likeliest tokens; 0 is all"),
     ("max_new_tokens", "Longest answer", "tokens"),
     ("seed", "Seed", "the same for both sides"),
 )
@@ -33,7 +33,7 @@ class SamplingDialog(ModalScreen[Sampling | None]):
         width: 76; max-width: 94%; height: auto; max-height: 92%; padding: 1 2;
         background: $surface; border: round $border; border-title-color: $foreground;
     }
-    SamplingDialog Horizontal { height: 1; margin: 0 0 1 0; }
+    SamplingDialog Horizontal { height: auto; margin: 0 0 1 0; }
     SamplingDialog Label { width: 17; }
     SamplingDialog Input { width: 12; margin: 0 2 0 0; background: $panel; }
     SamplingDialog .note { width: 1fr; color: $secondary; }

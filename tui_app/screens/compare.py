@@ -72,11 +72,12 @@ class CompareScreen(Screen[None]):
             self.phase = phase
 
     class Heard(Message):
-        """More of an answer."""
+        """More of an answer, which is told by its number from those before it."""
 
-        def __init__(self, place: str, text: str) -> None:
+        def __init__(self, place: str, number: int, text: str) -> None:
             super().__init__()
             self.place = place
+            self.number = number
             self.text = text
 
     class MeasureMoved(Message):
@@ -99,6 +100,8 @@ class CompareScreen(Screen[None]):
         self._began = time.monotonic()
         self._phase: Phase | None = None
         self._turns: dict[str, list[dict[str, str]]] = {}
+        self._number = 0
+        """Of the answer that is coming, or came last."""
 
     def compose(self) -> ComposeResult:
         """Prompts, two panes, what was measured, and a line to type in."""
@@ -251,25 +254,29 @@ class CompareScreen(Screen[None]):
         asked: Turns = turns if turns is not None else [*known, {"role": "user", "content": shown}]
         if turns is None and not self.opened.speaks_turns:
             asked = shown
-        chat = partial(self._desk.chat, side, asked, self.sampling, partial(self._hear, place))
+        self._number += 1
+        chat = partial(self._desk.chat, side, asked, self.sampling, partial(self._hear, place, self._number))
         try:
             said = await in_thread(chat)
         except SftuiError as error:
             if not self._gone:
                 pane.fail(f"{error.title}: {error.message}")
             return
+        # Parts of it that are still on their way here come too late.
+        self._number += 1
         if not self._gone and pane.side == side:
             pane.end(said, expected)
             if not isinstance(asked, str):
                 self._turns[side] = [*(dict(turn) for turn in asked), {"role": "assistant", "content": said.text}]
 
-    def _hear(self, place: str, text: str) -> None:
+    def _hear(self, place: str, number: int, text: str) -> None:
         if not self._gone:
-            self.post_message(self.Heard(place, text))
+            self.post_message(self.Heard(place, number, text))
 
     def on_compare_screen_heard(self, message: CompareScreen.Heard) -> None:
         """Show more of an answer."""
-        self.query_one(f"#{message.place}", AnswerPane).hear(message.text)
+        if message.number == self._number:
+            self.query_one(f"#{message.place}", AnswerPane).hear(message.text)
 
     # Measuring.
 
@@ -320,7 +327,9 @@ class CompareScreen(Screen[None]):
             exact = f"{figures.exact:,} of {figures.prompts:,}"
             cut = "" if figures.whole else "   (cut short)"
             lines.append(Content(f"{safe(side):16}{perplexity:>12}{accuracy:>17}{exact:>18}{cut}"))
-        self.query_one("#measured", Static).update(Content("\n").join(lines))
+        shown = self.query_one("#measured", Static)
+        shown.display = True
+        shown.update(Content("\n").join(lines))
 
     # Keys.
 
@@ -417,10 +426,10 @@ class CompareScreen(Screen[None]):
             self.query_one("#right").focus()
 
     def _show_expected(self, prompt: HeldOutPrompt | None) -> None:
-        words = Content("")
+        shown = self.query_one("#expected", Static)
+        shown.display = prompt is not None
         if prompt is not None:
-            words = Content.assemble(("expected  ", "$secondary"), safe(prompt.expected, keep_newlines=True))
-        self.query_one("#expected", Static).update(words)
+            shown.update(Content.assemble(("expected  ", "$secondary"), safe(prompt.expected, keep_newlines=True)))
 
     def _tick(self) -> None:
         if self.doing == "loading":

@@ -81,9 +81,9 @@ class ExportScreen(Screen[None]):
         """The form, the start, and what is going on."""
         yield StepHeader(title=f"Export   {self.folder.id}")
         with VerticalScroll(id="form", can_focus=False):
-            yield FormRow("What", ChoiceEditor(_LABELS, "adapter", id="kind"), stacked=False, id="kind-row")
+            yield FormRow("What", ChoiceEditor(_LABELS, "adapter", id="kind"), stacked=True, id="kind-row")
             yield Static("", id="about", markup=False)
-            yield FormRow("Of", ChoiceEditor({"result": "result"}, "result", id="which"), stacked=False, id="which-row")
+            yield FormRow("Of", ChoiceEditor({"result": "result"}, "result", id="which"), stacked=True, id="which-row")
             yield FormRow("Where", Input(compact=True, id="target"), stacked=True, id="target-row")
             yield FormRow(
                 "Base on the hub",

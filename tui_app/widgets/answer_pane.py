@@ -68,7 +68,7 @@ class AnswerPane(VerticalScroll):
         """The answer is whole: say how it ended, how fast it came and whether it is the one that was expected."""
         self.answer = said.text
         rate = f"{said.tokens / said.seconds:,.0f} tokens/s" if said.seconds > 0 else ""
-        words = [f"{said.tokens:,} tokens in {human_duration(said.seconds)}", rate, _ENDS.get(said.end, "")]
+        words = [_ENDS.get(said.end, ""), f"{said.tokens:,} tokens in {human_duration(said.seconds)}", rate]
         self.border_subtitle = Content(", ".join(filter(None, words)))
         content = self._content(said.text or "(said nothing)")
         if expected is not None:

@@ -24,7 +24,8 @@ class PromptList(OptionList):
 
     DEFAULT_CSS = """
     PromptList { background: $background; border: round $border-blurred; border-title-color: $foreground; }
-    PromptList { padding: 0 1; scrollbar-size-vertical: 1; height: 1fr; }
+    PromptList { padding: 0 1; scrollbar-size-vertical: 1; height: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+    PromptList > .option-list--option { padding: 0; }
     PromptList:focus { border: round $border; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -36,7 +37,7 @@ class PromptList(OptionList):
     ]
 
     def __init__(self, *, id: str) -> None:
-        super().__init__(id=id, markup=False, compact=True)
+        super().__init__(id=id, markup=False)
         self.border_title = "Held-out prompts"
         self._prompts: tuple[HeldOutPrompt, ...] = ()
 
