@@ -41,6 +41,7 @@ _REQUESTS = {
     ),
     "continue": _Request("Ask a run that rests to go on, also one that freed its device.", "continue"),
     "checkpoint": _Request("Ask a run to save a checkpoint now.", "checkpoint"),
+    "sample": _Request("Ask a run to answer its sample prompts now, as far as it is trained.", "sample"),
 }
 
 

@@ -25,6 +25,7 @@ ASKED: dict[Command, str] = {
     "release": "save and free its device",
     "continue": "go on",
     "checkpoint": "write a checkpoint",
+    "sample": "answer the sample prompts",
     "set_max_steps": "train to another step",
     "set_num_train_epochs": "train for another number of epochs",
 }

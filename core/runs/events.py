@@ -370,6 +370,8 @@ class SamplesAnswered:
     who: Literal["base", "tuned"]
     step: int
     answers: tuple[Answer, ...]
+    seconds: float | None = None
+    """How long that took."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class Split:
     """Forward and backward."""
     optimizer: float
     between: float
-    """Evaluating and saving, as far as they fall on one step."""
+    """Evaluating, saving and answering, as far as they fall on one step."""
 
     @property
     def total(self) -> float:
@@ -81,6 +81,7 @@ def _on_the_way(state: RunState) -> tuple[tuple[str, int | None, Sequence[float]
         ("evaluation", training.evaluate_every, [found.seconds for found in state.evaluations[-5:]]),
         # The first save is mostly short beside a step, and not worth a word.
         ("", training.save_every, [kept.seconds for kept in state.checkpoints]),
+        ("", training.sample_every, [one.seconds for one in state.samples if one.seconds is not None]),
     )
 
 
@@ -107,6 +108,7 @@ def split(state: RunState, window: int = _WINDOW) -> Split | None:
     first = recent[0].step
     spent = sum(found.seconds for found in state.evaluations[-window:] if found.step >= first)
     spent += sum(kept.seconds for kept in state.checkpoints if kept.step >= first)
+    spent += sum(one.seconds or 0.0 for one in state.samples if one.step >= first)
     optimizer = statistics.fmean(step.optimizer_seconds or 0.0 for step in recent)
     return Split(
         data=statistics.fmean(step.data_seconds or 0.0 for step in recent),

@@ -48,6 +48,12 @@ def contradictions(spec: RunSpec) -> list[Problem]:
             "needs held-out rows, and there are none.",
             "Set test_split_size or a held-out file.",
         )
+    if spec.sftui.sample_every and not spec.sftui.sample_rows and not spec.sftui.sample_prompts:
+        error(
+            "sftui.sample_every",
+            "is set, and there is nothing to answer.",
+            "Set sftui.sample_prompts or sftui.sample_rows.",
+        )
     if spec.use_peft:
         found += _in_adapters(spec)
     return found

@@ -107,6 +107,11 @@ class SftuiOptions(Declared):
         bool,
         Label("run", "Probe the memory", "Before the run, try two steps on the longest rows; nothing is lost by it."),
     ] = False
+    sample_every: Annotated[
+        int | None,
+        Field(ge=1),
+        Label("run", "Answer every", "Steps between answers while it trains; empty: before and after only."),
+    ] = None
     notes: Annotated[str, Label("run", "Notes", "Kept with the run.")] = ""
     on_not_finite: Annotated[
         Literal["stop", "pause", "go_on"],

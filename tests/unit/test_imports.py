@@ -57,6 +57,7 @@ HEAVY = {
     "core.training.first_batch",
     "core.training.peak",
     "core.training.row_questions",
+    "core.training.sample_callback",
 }
 HEAVY_LIBRARIES = (
     "torch",

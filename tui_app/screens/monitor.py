@@ -54,6 +54,23 @@ class MonitorScreen(RunKeys):
         Binding("X", "figure(-1)", "Figure before", show=False, tooltip="Show the figure before it"),
         Binding("y", "log_scale", "Log axis", show=False, tooltip="Logarithmic or linear axis"),
         Binding("e", "smooth", "Smooth", show=False, tooltip="How many steps the bright line is the mean of"),
+        Binding("A", "sample", "Answer now", show=False, tooltip="Let the model answer the sample prompts now"),
+        Binding(
+            "left_square_bracket",
+            "answers(-1)",
+            "Earlier answers",
+            key_display="[",
+            show=False,
+            tooltip="Show what the model answered at an earlier step",
+        ),
+        Binding(
+            "right_square_bracket",
+            "answers(1)",
+            "Later answers",
+            key_display="]",
+            show=False,
+            tooltip="Show what the model answered at a later step",
+        ),
         Binding("v", "view(1)", "Next view", tooltip="Show the next view (small terminals)"),
         Binding("right", "view(1)", "Next view", show=False),
         Binding("left", "view(-1)", "Previous view", show=False),
@@ -157,7 +174,7 @@ class MonitorScreen(RunKeys):
         predicted = state.peak.predicted_bytes if state.peak and state.peak.device == "gpu" else None
         self.query_one(ChartPane).show(state, predicted)
         self.query_one(GpuPanel).show_run(state.memory, predicted, self._machine)
-        self.query_one(SamplesPanel).show(state.base_samples, state.tuned_samples)
+        self.query_one(SamplesPanel).show(state.base_samples, state.samples)
         self.query_one(OutcomePanel).show(self.folder, state, current)
         self._show_notes(state)
 
@@ -178,6 +195,10 @@ class MonitorScreen(RunKeys):
         """Offer only what can be done now."""
         if action == "view":
             return self.compact
+        if action == "answers":
+            return len(self.state.samples) > 1
+        if action == "sample":
+            return self.alive and self.state.phase == "training"
         if action == "use":
             return status(self.state, alive=self.alive) in ENDED and not self.alive
         return super().check_action(action, parameters)
@@ -186,6 +207,14 @@ class MonitorScreen(RunKeys):
         """Show the next or previous view."""
         names = [name for name, _ in VIEWS]
         self._show_view(names[(names.index(self.view) + by) % len(names)])
+
+    def action_answers(self, by: int) -> None:
+        """Show what was answered at another step."""
+        self.query_one(SamplesPanel).go(by)
+
+    def action_sample(self) -> None:
+        """Ask for answers now."""
+        self._send("sample")
 
     def action_charts(self) -> None:
         """Give the chart the whole screen."""

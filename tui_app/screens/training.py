@@ -64,6 +64,7 @@ class TrainingScreen(FittingScreen):
                         "sftui.name",
                         "sftui.sample_prompts",
                         "sftui.sample_rows",
+                        "sftui.sample_every",
                         "sftui.notes",
                         "seed",
                         "sftui.probe",

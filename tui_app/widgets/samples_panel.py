@@ -11,12 +11,17 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from core.text import safe
+from tui_app.format import number
 from tui_app.theme import SFTUI_DARK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
 
     from core.runs.events import Answer, SamplesAnswered
+
+_MOST_COUNTS = 4
 
 
 class SamplesPanel(VerticalScroll):
@@ -35,29 +40,49 @@ class SamplesPanel(VerticalScroll):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.border_title = "Answers"
-        self._shown: tuple[SamplesAnswered | None, SamplesAnswered | None] = (None, None)
+        self._shown: tuple[object, ...] = ()
+        self._base: SamplesAnswered | None = None
+        self._tuned: tuple[SamplesAnswered, ...] = ()
+        self._back = 0
         self._text = Static("No sample prompts were asked yet.", markup=False)
 
     def compose(self) -> ComposeResult:
         """Lay out the text."""
         yield self._text
 
-    def show(self, base: SamplesAnswered | None, tuned: SamplesAnswered | None) -> None:
-        """Show the answers there are."""
-        if (base, tuned) == self._shown:
+    def show(self, base: SamplesAnswered | None, tuned: Sequence[SamplesAnswered]) -> None:
+        """Show the base's answers beside the newest of those in training, or those that were gone back to."""
+        if self._back and len(tuned) > len(self._tuned):
+            # What is looked at stays while newer ones come.
+            self._back += len(tuned) - len(self._tuned)
+        self._base, self._tuned = base, tuple(tuned)
+        self._draw()
+
+    def go(self, by: int) -> None:
+        """Show earlier (-1) or later (1) answers."""
+        self._back = min(max(0, self._back - by), max(0, len(self._tuned) - 1))
+        self._draw()
+
+    def _draw(self) -> None:
+        chosen = self._tuned[-1 - self._back] if self._tuned else None
+        if (self._base, chosen, len(self._tuned)) == self._shown or (self._base is None and chosen is None):
             return
-        self._shown = (base, tuned)
-        self.border_title = title(base, tuned)
-        self._text.update(answers_table(base, tuned))
+        self._shown = (self._base, chosen, len(self._tuned))
+        self.border_title = title(self._base, self._tuned, chosen)
+        if len(self._tuned) > 1:
+            self.border_subtitle = f"{len(self._tuned) - self._back} of {len(self._tuned)}   [ earlier   ] later"
+        self._text.update(answers_table(self._base, chosen, several=len(self._tuned) > 1))
 
 
-def title(base: SamplesAnswered | None, tuned: SamplesAnswered | None) -> str:
-    """`Answers as expected: base 0 of 20, tuned 18 of 20`."""
+def title(base: SamplesAnswered | None, tuned: Sequence[SamplesAnswered], chosen: SamplesAnswered | None = None) -> str:
+    """`Answers as expected: base 0 of 20, step 100: 9, step 200: 15, tuned 18 of 20`; the last few of many."""
     counts: list[str] = []
-    for name, samples in (("base", base), ("tuned", tuned)):
-        known = [answer for answer in samples.answers if answer.expected is not None] if samples else []
+    for samples in (*((base,) if base else ()), *tuned[-_MOST_COUNTS:]):
+        known = [answer for answer in samples.answers if answer.expected is not None]
         if known:
-            counts.append(f"{name} {sum(map(is_expected, known))} of {len(known)}")
+            name = "base" if samples.who == "base" else "tuned" if len(tuned) == 1 else f"step {number(samples.step)}"
+            mark = "▸" if samples is chosen and len(tuned) > 1 else ""
+            counts.append(f"{mark}{name} {sum(map(is_expected, known))} of {len(known)}")
     return "Answers as expected: " + ", ".join(counts) if counts else "Answers"
 
 
@@ -66,10 +91,11 @@ def is_expected(answer: Answer) -> bool:
     return answer.expected is not None and answer.answer.strip() == answer.expected.strip()
 
 
-def answers_table(base: SamplesAnswered | None, tuned: SamplesAnswered | None) -> Table:
+def answers_table(base: SamplesAnswered | None, tuned: SamplesAnswered | None, *, several: bool = False) -> Table:
     """One row for each prompt; Rich's Text cells keep markup and control characters of the answers out."""
     table = Table(expand=True, box=None, padding=(0, 2, 1, 0), pad_edge=False, header_style="dim")
-    for name in ("asked", "base", "tuned"):
+    after_steps = f"step {number(tuned.step)}" if tuned is not None and several else "tuned"
+    for name in ("asked", "base", after_steps):
         table.add_column(name, ratio=2 if name == "asked" else 3, overflow="fold")
     before = {answer.prompt: answer for answer in base.answers} if base else {}
     after = {answer.prompt: answer for answer in tuned.answers} if tuned else {}
