@@ -39,7 +39,7 @@ def start(spec: RunSpec, plan: Plan | None, warm: WarmRunner | None, *, queue: b
 
 
 def resume(folder: RunFolder, step: int | None = None) -> None:
-    """Go on with a run that has ended, from its newest checkpoint or that of `step`.
+    """Go on with a run that has ended, from its newest checkpoint or that of `step`; wait while another has its device.
 
     Raises SftuiError, DamagedCheckpointError or OSError.
     """
@@ -47,7 +47,19 @@ def resume(folder: RunFolder, step: int | None = None) -> None:
     from core.runs.checkpoints import checkpoint_to_resume
 
     checkpoint_to_resume(folder, step)
-    launch.start_run(folder, step)
+    launch.start_run(folder, step, queue=bool(_before(folder)))
+
+
+def _before(folder: RunFolder) -> str:
+    """The run that has the device of this one, or waits for it; empty if it is free."""
+    from core.devices.gpu import GpuMonitor
+    from core.runs.launch import wished_device
+    from tui_app.queueing import before_a_new_run
+
+    monitor = GpuMonitor()
+    gpus = monitor.read()
+    monitor.close()
+    return before_a_new_run(wished_device(folder), gpus)
 
 
 def mend(folder: RunFolder, change: Mend) -> None:

@@ -51,7 +51,7 @@ def start_run(folder: RunFolder, resume_step: int | None = None, *, queue: bool 
     for its turn on a device, and this returns when it stands in line, so that whoever comes later stands behind it.
     """
     # One that waits chooses its device when its turn has come.
-    device = None if queue else _device(_wish(folder))
+    device = None if queue else _device(wished_device(folder))
     arguments = ["--queue"] if queue else []
     arguments += [str(folder.path), *([] if resume_step is None else [str(resume_step)])]
     folder.refuse_links()
@@ -106,7 +106,7 @@ class WarmRunner:
     def run(self, folder: RunFolder) -> bool:
         """Hand a run over; False if the process is gone, has a run already, or cannot see the run's GPU."""
         folder.refuse_links()
-        if not self.is_idle or not self._sees(_wish(folder)):
+        if not self.is_idle or not self._sees(wished_device(folder)):
             return False
         try:
             with self._lock:
@@ -221,10 +221,11 @@ def trains_on_cpu() -> bool:
     if not alive:
         return False
     device = _device("auto")
-    return device is None or device.gpu is None or any(_wish(folder) == "cpu" for folder in alive)
+    return device is None or device.gpu is None or any(wished_device(folder) == "cpu" for folder in alive)
 
 
-def _wish(folder: RunFolder) -> str:
+def wished_device(folder: RunFolder) -> str:
+    """`sftui.device` of a run's spec; auto where that cannot be read."""
     try:
         section = folder.spec_values().get("sftui")
     except SftuiError:

@@ -13,6 +13,7 @@ from core.runs.events import Event
 from core.runs.folder import RunFolder
 from core.spec.yaml_file import read_spec
 from core.training.control import RunControl
+from core.training.watch import LONGEST_SECONDS, Pulse
 from core.training.worker import TrainingWorker
 from tests.tiny import chat_rows
 from tests.training.runs import make_run, write_jsonl
@@ -302,3 +303,24 @@ def test_a_run_does_not_go_on_with_other_rows(tiny_model: Path, tmp_path: Path) 
     assert "20 sequences" in failed.message
     write_jsonl(data, chat_rows(20))
     assert only(train(folder), events.RunFinished).step == 4
+
+
+def test_a_worker_that_loads_shows_signs_of_life_and_one_that_waits_for_somebody_may_wait(
+    tiny_model: Path, rows: Path
+) -> None:
+    now = 0.0
+    folder, control = make_run(tiny_model, rows), RunControl()
+    worker = TrainingWorker(read_spec(folder.spec_file), folder, lambda _: None, control)
+    control.pulse = Pulse(lambda: now)
+    for event, hangs in (
+        (events.PhaseStarted("loading"), True),
+        (events.LoadProgressed(1, 2, 0, 1), True),
+        (events.RunPaused(3, "The disk is full"), False),
+        (events.RunContinued(3, 9.0), True),
+        (events.PhaseStarted("sampling"), False),
+        (events.PhaseStarted("saving"), True),
+    ):
+        worker._emit(event)
+        assert control.pulse.standstill() is None
+        now += LONGEST_SECONDS + 1
+        assert (control.pulse.standstill() is not None) == hangs, event

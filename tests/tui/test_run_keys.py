@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.runs import events
+from core.devices.gpu import GpuMonitor, GpuReading
+from core.runs import events, launch, queue
 from core.runs.checkpoints import DamagedCheckpointError
 from core.runs.folder import RunFolder
 from core.runs.notes import add_note, read_notes
@@ -150,3 +151,19 @@ async def test_m_asks_how_long_it_is_to_train() -> None:
             await until(pilot, lambda: asked(folder) == ["set_max_steps"])
             assert json.loads(folder.commands_file.read_text())["value"] == 250
             await until_shown(pilot, "Asked the runner: train to another step")
+
+
+async def test_r_waits_in_the_queue_while_another_run_has_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = write_run("r-other", [*begin("r-other"), *steps(1, 3)])
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), *steps(1, 9)])
+    started: list[bool] = []
+    monkeypatch.setattr(launch, "start_run", lambda _folder, _step, queue: started.append(queue))
+    monkeypatch.setattr(GpuMonitor, "read", lambda _: GpuReading((), None, "no driver"))
+    async with watching(folder).run_test(size=SIZE) as pilot:
+        await until_shown(pilot, "r Resume")
+        with alive(other):
+            queue.enter(queue.Ticket(other.path, (queue.CPU,), has=queue.CPU))
+            await pilot.press("r")
+            await until(pilot, lambda: started == [True])
+        await pilot.press("r")
+        await until(pilot, lambda: started == [True, False])
