@@ -308,3 +308,28 @@ def _memory(*, gpu: bool = False) -> events.MemorySampled:
 def _last_command(folder: RunFolder) -> dict[str, str]:
     last: dict[str, str] = json.loads(folder.commands_file.read_text().splitlines()[-1])
     return last
+
+
+async def test_answers_over_time_are_gone_through_and_asked_for() -> None:
+    def answered(step_number: int, text: str) -> events.SamplesAnswered:
+        return events.SamplesAnswered("tuned", step_number, (events.Answer("My parcel is late", text, "Ticket."),), 1.0)
+
+    base = events.SamplesAnswered("base", 0, (events.Answer("My parcel is late", "I am sorry.", "Ticket."),))
+    folder = write_run(
+        "run-aaaa", [*begin("run-aaaa"), *steps(1, 9), base, answered(3, "Tick"), answered(6, "Ticket.")]
+    )
+    with alive(folder):
+        async with watching(folder).run_test(size=WIDE) as pilot:
+            await until_shown(pilot, "As expected of 1: base 0, step 3 0, ▸step 6 1", "2 of 2", "✓ as expected")
+            await pilot.press("left_square_bracket")
+            await until_shown(pilot, "▸step 3 0", "1 of 2")
+            await until(pilot, lambda: "✓ as expected" not in shown(pilot.app))
+            # What is looked at stays while the model answers again.
+            add(folder, [answered(9, "Ticket.")])
+            await until_shown(pilot, "1 of 3", "▸step 3 0")
+            await pilot.press("right_square_bracket", "right_square_bracket")
+            await until_shown(pilot, "3 of 3", "▸step 9 1")
+            await pilot.press("A")
+            await until_shown(pilot, "Asked the runner: answer the sample prompts")
+            await until(pilot, folder.commands_file.exists)
+            assert _last_command(folder)["command"] == "sample"

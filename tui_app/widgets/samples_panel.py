@@ -75,15 +75,19 @@ class SamplesPanel(VerticalScroll):
 
 
 def title(base: SamplesAnswered | None, tuned: Sequence[SamplesAnswered], chosen: SamplesAnswered | None = None) -> str:
-    """`Answers as expected: base 0 of 20, step 100: 9, step 200: 15, tuned 18 of 20`; the last few of many."""
-    counts: list[str] = []
+    """`Answers as expected: base 0 of 20, tuned 18 of 20`; over time `As expected of 20: base 0, step 50: 9, …`."""
+    counts: list[tuple[str, int, int]] = []
     for samples in (*((base,) if base else ()), *tuned[-_MOST_COUNTS:]):
         known = [answer for answer in samples.answers if answer.expected is not None]
         if known:
-            name = "base" if samples.who == "base" else "tuned" if len(tuned) == 1 else f"step {number(samples.step)}"
+            name = samples.who if len(tuned) < 2 or samples.who == "base" else f"step {number(samples.step)}"
             mark = "▸" if samples is chosen and len(tuned) > 1 else ""
-            counts.append(f"{mark}{name} {sum(map(is_expected, known))} of {len(known)}")
-    return "Answers as expected: " + ", ".join(counts) if counts else "Answers"
+            counts.append((mark + name, sum(map(is_expected, known)), len(known)))
+    if not counts:
+        return "Answers"
+    if len(tuned) < 2:
+        return "Answers as expected: " + ", ".join(f"{name} {right} of {known}" for name, right, known in counts)
+    return f"As expected of {counts[-1][2]}: " + ", ".join(f"{name} {right}" for name, right, _ in counts)
 
 
 def is_expected(answer: Answer) -> bool:
