@@ -58,7 +58,7 @@ class UploadHub:
         if to.path == "/api/repos/create":
             told = json.loads(body)
             name = f"{told['organization']}/{told['name']}" if told.get("organization") else told["name"]
-            self.private[name] = told.get("private", False)
+            self.private[name] = told.get("visibility") == "private"
             return _send(to, 200, {"url": f"{self.url}/{name}", "id": name})
         if to.path == "/api/validate-yaml":
             assert json.loads(body)["content"].startswith("---\n")
