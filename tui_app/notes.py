@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from core.runs import events
+from core.runs.memory_words import peak_words, probe_words
 from core.text import human_bytes, human_count, human_duration, safe
 from tui_app import format as words
 
@@ -145,6 +146,10 @@ def note_lines(state: RunState, written: Sequence[Note] = ()) -> list[Content]:
         lines.append(
             Content.assemble(("rows", "bold"), f"  {words.number(data.train_rows)}{held_out}, {safe(data.form)}")
         )
+    if state.probed is not None:
+        lines.append(Content(probe_words(state.probed)))
+    if state.peak is not None:
+        lines.append(Content(peak_words(state.peak)))
     for choice in state.choices:
         lines.append(
             Content.assemble(

@@ -17,10 +17,10 @@ def peak_words(peak: PeakMeasured) -> str:
 
 
 def probe_words(probed: MemoryProbed) -> str:
-    """ "probed: peak 7.9 GB of 79.1 GB, with 4 rows of 8,192 tokens in all"."""
+    """ "probed: peak 7.9 GB of 79.1 GB, with 4 rows, 8,192 tokens"."""
     of = f" of {human_bytes(probed.total_bytes)}" if probed.total_bytes is not None else ""
     rows = "1 row" if probed.rows == 1 else f"{probed.rows:,} rows"
-    return f"probed: peak {human_bytes(probed.bytes)}{of}, with {rows} of {probed.tokens:,} tokens in all"
+    return f"probed: peak {human_bytes(probed.bytes)}{of}, with {rows}, {probed.tokens:,} tokens"
 
 
 def mend_words(mend: Mend) -> str:

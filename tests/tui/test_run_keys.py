@@ -167,3 +167,12 @@ async def test_r_waits_in_the_queue_while_another_run_has_the_device(monkeypatch
             await until(pilot, lambda: started == [True])
         await pilot.press("r")
         await until(pilot, lambda: started == [True, False])
+
+
+async def test_what_a_probe_has_found_and_the_peak_since_stand_among_the_choices() -> None:
+    found = events.MemoryProbed("gpu", 7_900_000_000, 79_100_000_000, 4, 8_192, 3.0)
+    peak = events.PeakMeasured(9, "gpu", 7_600_000_000, 7_000_000_000, 7_200_000_000, 8_100_000_000)
+    folder = write_run("r-aaaa", [*begin("r-aaaa"), found, *steps(1, 9), peak])
+    async with watching(folder).run_test(size=(200, 50)) as pilot:
+        await until_shown(pilot, "probed: peak 7.90 GB of 79.1 GB, with 4 rows, 8,192 tokens")
+        await until_shown(pilot, "peak 7.60 GB on the GPU (7.00 GB in tensors), 8.10 GB")
