@@ -15,7 +15,14 @@ from core.paths import config_home, write_atomically
 from core.spec.run_spec import RunSpec
 from core.text import safe
 
-Kind = Literal["command", "kernel"]
+Kind = Literal["command", "kernel", "reporter"]
+_WORDS: dict[Kind, str] = {
+    "command": "the command",
+    "kernel": "the compiled kernel",
+    "reporter": "what sends figures away by",
+}
+# Writes files in the run's folder, and sends nothing.
+_LOCAL_REPORTERS = ("tensorboard",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +34,14 @@ class Permission:
     field: str
 
     def __str__(self) -> str:
-        return f"{'the command' if self.kind == 'command' else 'the compiled kernel'} {self.what}"
+        return f"{_WORDS[self.kind]} {self.what}"
 
 
 def wanted(spec: RunSpec) -> tuple[Permission, ...]:
-    """What a spec asks to run: the command at the end, and kernels of the hub."""
+    """What a spec asks to run: the command at the end, kernels of the hub, and what sends its figures away."""
     found = [Permission("kernel", name, "sftui.allow_hub_kernels") for name in spec.sftui.allow_hub_kernels]
+    away = [name for name in spec.sftui.report_to if name not in _LOCAL_REPORTERS]
+    found += [Permission("reporter", name, "sftui.report_to") for name in away]
     command = spec.sftui.on_finish
     if command:
         line = shlex.join(command) if isinstance(command, list) else command
@@ -67,8 +76,10 @@ def allow(permissions: tuple[Permission, ...]) -> None:
 def without(spec: RunSpec, refused: tuple[Permission, ...]) -> RunSpec:
     """The spec without what is refused."""
     kernels = {one.what for one in refused if one.kind == "kernel"}
+    reporters = {one.what for one in refused if one.kind == "reporter"}
     changes: dict[str, Any] = {
-        "allow_hub_kernels": [name for name in spec.sftui.allow_hub_kernels if name not in kernels]
+        "allow_hub_kernels": [name for name in spec.sftui.allow_hub_kernels if name not in kernels],
+        "report_to": [name for name in spec.sftui.report_to if name not in reporters],
     }
     if any(one.kind == "command" for one in refused):
         changes["on_finish"] = None

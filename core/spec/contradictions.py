@@ -1,5 +1,7 @@
 """Options that are each right and cannot go together."""
 
+import importlib.util
+
 from core.data.mapping import ColumnMapping
 from core.errors import SftuiError
 from core.spec.problems import Problem
@@ -54,6 +56,9 @@ def contradictions(spec: RunSpec) -> list[Problem]:
             "is set, and there is nothing to answer.",
             "Set sftui.sample_prompts or sftui.sample_rows.",
         )
+    for name in spec.sftui.report_to:
+        if importlib.util.find_spec(name) is None:
+            error("sftui.report_to", f"names {name}, which is not installed.", f"Remove it, or: pip install {name}.")
     if spec.use_peft:
         found += _in_adapters(spec)
     return found

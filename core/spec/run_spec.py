@@ -125,6 +125,12 @@ class SftuiOptions(Declared):
         str | list[str] | None,
         Label("run", "On finish", "A command to run at the end, without a shell; the facts are in SFTUI_… variables."),
     ] = None
+    report_to: Annotated[
+        list[Literal["tensorboard", "trackio", "wandb"]],
+        Label(
+            "run", "Report to", "tensorboard (files in the run's folder), trackio or wandb (these send figures away)."
+        ),
+    ] = []
     init_lora_weights: Annotated[
         InitLoraWeights,
         Label("adapter", "First weights", "What adapters start from; default leaves the model as it is."),

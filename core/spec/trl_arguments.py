@@ -20,7 +20,7 @@ OWNED = {
     "logging_strategy": "every step is recorded",
     "logging_first_step": "every step is recorded",
     "logging_nan_inf_filter": "NaN is shown, never hidden",
-    "report_to": "the run's journal keeps every figure, and nothing is sent anywhere",
+    "report_to": "the run's journal keeps every figure; sftui.report_to gives them to others too",
     "do_train": "sftui run trains",
     "do_eval": "use eval_strategy",
     "do_predict": "there is nothing to predict",

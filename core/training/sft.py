@@ -54,7 +54,7 @@ def training_arguments(spec: RunSpec, folder: RunFolder, dtype: str, device: str
         "logging_strategy": "steps",
         # A NaN must be seen when it happens; the filter would also wait for the GPU at every micro-step.
         "logging_nan_inf_filter": False,
-        "report_to": "none",
+        "report_to": list(spec.sftui.report_to) or "none",
         # Only what is committed may be counted and deleted: core.training.saving does.
         "save_total_limit": None,
         "disable_tqdm": True,

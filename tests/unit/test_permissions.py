@@ -77,3 +77,12 @@ def test_a_run_from_a_file_is_refused_with_what_it_would_run(
     assert main(["run", str(yaml), "--detach", "--allow"]) == 0
     assert main(["run", str(yaml), "--detach"]) == 0
     assert len(started) == 3
+
+
+def test_what_sends_figures_away_is_asked_for_and_what_writes_files_is_not() -> None:
+    asking = spec(report_to=["tensorboard", "wandb"])
+    wandb = Permission("reporter", "wandb", "sftui.report_to")
+    assert permissions.missing(asking) == (wandb,)
+    assert permissions.without(asking, (wandb,)).sftui.report_to == ["tensorboard"]
+    permissions.allow((wandb,))
+    assert permissions.missing(asking) == ()

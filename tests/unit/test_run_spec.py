@@ -318,3 +318,14 @@ def test_a_command_with_an_open_quote_is_said_to_have_one(command: str, words: s
     (problem,) = check_values(values).problems
     assert problem.field == "sftui.on_finish"
     assert words in problem.message and "list of arguments" in problem.fix
+
+
+def test_a_reporter_that_is_not_installed_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "core.spec.contradictions.importlib.util.find_spec", lambda name: None if name == "wandb" else object()
+    )
+    values = {"model_name_or_path": "m", "datasets": [{"path": "rows.jsonl"}]}
+    assert build_spec({**values, "sftui": {"report_to": ["tensorboard"]}}).sftui.report_to == ["tensorboard"]
+    with pytest.raises(SpecError, match="names wandb, which is not installed") as refused:
+        build_spec({**values, "sftui": {"report_to": ["wandb"]}})
+    assert "pip install wandb" in str(refused.value)

@@ -66,6 +66,7 @@ class TrainingScreen(FittingScreen):
                         "sftui.sample_rows",
                         "sftui.sample_every",
                         "sftui.notes",
+                        "sftui.report_to",
                         "seed",
                         "sftui.probe",
                         "#If something goes wrong, and at the end",
