@@ -127,9 +127,7 @@ class SftuiOptions(Declared):
     ] = None
     report_to: Annotated[
         list[Literal["tensorboard", "trackio", "wandb"]],
-        Label(
-            "run", "Report to", "tensorboard (files in the run's folder), trackio or wandb (these send figures away)."
-        ),
+        Label("run", "Report to", "tensorboard (files in the run's folder), trackio, wandb (these send figures away)."),
     ] = []
     init_lora_weights: Annotated[
         InitLoraWeights,

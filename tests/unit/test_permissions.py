@@ -79,7 +79,8 @@ def test_a_run_from_a_file_is_refused_with_what_it_would_run(
     assert len(started) == 3
 
 
-def test_what_sends_figures_away_is_asked_for_and_what_writes_files_is_not() -> None:
+def test_what_sends_figures_away_is_asked_for_and_what_writes_files_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.spec.contradictions.importlib.util.find_spec", lambda _: object())
     asking = spec(report_to=["tensorboard", "wandb"])
     wandb = Permission("reporter", "wandb", "sftui.report_to")
     assert permissions.missing(asking) == (wandb,)

@@ -253,6 +253,9 @@ def specs(draw: st.DrawFn) -> RunSpec:
             possible = _value(option)
             if option.name == "sftui.on_finish":
                 possible = possible.filter(_is_a_command)
+            elif option.name == "sftui.report_to":
+                # Which of them may be named depends on what is installed.
+                possible = st.just([])
             place[option.name.removeprefix("sftui.")] = draw(possible)
     values["adam_epsilon"] = draw(st.floats(1e-300, 1))
     values["lr_scheduler_kwargs"] = {"text": draw(_TEXT | st.just("half \ud800")), "number": draw(st.floats(-1e9, 1e9))}
