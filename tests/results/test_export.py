@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,3 +214,21 @@ def test_what_the_process_says_is_understood_and_its_noise_is_not() -> None:
     assert again.args == error.args
     for noise in ("Loading weights: 100%", "{}", '{"progress": {"x": 1}}', "[]"):
         assert told(noise) is None
+
+
+def test_the_command_tells_what_it_made_and_why_not(qlora: RunFolder, tmp_path: Path) -> None:
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "core.cli", "export", str(qlora.path), *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    done = run("--adapter", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'out'}  " in done.stdout
+    assert "writing the adapter" in done.stderr
+    again = run("--adapter", str(tmp_path / "out"))
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    made = json.loads(run("--adapter", str(tmp_path / "out"), "--force", "--json").stdout)["exported"]
+    assert made["kind"] == "adapter"
+    assert run("--adapter", "x", "--merged", "y").returncode == 2, "one thing at a time"
+    assert run().returncode == 2
