@@ -129,9 +129,9 @@ class GpuMonitor:
 
     def _listen(self, nvml: ModuleType) -> None:
         """Let the driver put errors into a list of ours; GPUs and containers where it cannot are left out."""
-        query = _Query(nvml)
-        self._events, self._reporting = query(nvml.nvmlEventSetCreate), {}
-        for index in range(query(nvml.nvmlDeviceGetCount) or 0):
+        self._events, self._reporting = _Query(nvml)(nvml.nvmlEventSetCreate), {}
+        for index in range(_Query(nvml)(nvml.nvmlDeviceGetCount) or 0):
+            query = _Query(nvml)
             handle = query(nvml.nvmlDeviceGetHandleByIndex, index)
             query(nvml.nvmlDeviceRegisterEvents, handle, nvml.nvmlEventTypeXidCriticalError, self._events)
             if handle is not None:

@@ -18,6 +18,9 @@ from core.spec.run_spec import RunSpec
 _GOES_ON = ("batch", "attention", "checkpointing", "offloading")
 """With these, checkpoints can be gone on from: place in the data, weights and optimizer stay what they are."""
 _BEGINS_ANEW = ("optimizer", "weights", "dtype")
+_OF_WEIGHTS = ("weights", "dtype")
+# A last batch that is left out is another one when batches are smaller: an epoch may get one step more.
+_DROPS_LAST = "dataloader_drop_last"
 SETS = frozenset(
     {
         "per_device_train_batch_size",
@@ -49,19 +52,21 @@ def mends_for(
     longest_tokens: int | None,
     missing_bytes: int | None,
     has_checkpoint: bool,
+    was_loading: bool = False,
 ) -> tuple[Mend, ...]:
     """Return the changes that save memory.
 
     `longest_tokens` is the length of the longest row: what `max_length` is beyond it costs nothing. `missing_bytes` is
     by how much the memory was too small, None where nobody knows. Each axis gives its first rung that saves as much,
-    or else the one that saves most.
+    or else the one that saves most. Where it `was_loading`, only smaller weights help.
     """
     real = _as_long_as_the_rows(spec, longest_tokens)
     before = plan_of(real)
     found: list[tuple[bool, Mend]] = []
     axes = {axis.name: axis for axis in smaller(spec, before, model.architecture, gpu)}
-    wanted = [axes[name] for name in (*_GOES_ON, *_BEGINS_ANEW) if name in axes]
-    if shorter := _shorter(real):
+    names = _OF_WEIGHTS if was_loading else (*_GOES_ON, *_BEGINS_ANEW)
+    wanted = [axes[name] for name in names if name in axes]
+    if not was_loading and (shorter := _shorter(real)):
         wanted.append(shorter)
     for axis in wanted:
         choices = [_priced(rung, axis, real, before, plan_of) for rung in axis.rungs if not rung.last_resort]
@@ -70,9 +75,9 @@ def mends_for(
         if not choices:
             continue
         rung, saved = _enough(choices, missing_bytes)
-        anew = axis.name not in _GOES_ON and has_checkpoint
-        mend = Mend(rung.title, _assignments(rung.sets), saved, anew)
-        found.append((axis.name in _GOES_ON, mend))
+        goes_on = axis.name in _GOES_ON and not (axis.name == "batch" and spec.extra_arguments.get(_DROPS_LAST))
+        mend = Mend(rung.title, _assignments(rung.sets), saved, has_checkpoint and not goes_on)
+        found.append((goes_on, mend))
     # Sorting keeps the order of what is alike.
     found.sort(key=lambda one: (not one[0], not _is_enough(one[1].saved_bytes, missing_bytes)))
     return tuple(mend for _, mend in found)

@@ -37,11 +37,13 @@ def probe(trainer: Any, meter: PeakMeter, total_bytes: int | None, check: Callab
     meter.restart()
     _train(trainer, batch, check)
     peak = meter.look(0)
+    # On a CPU the copies lie where the peak is measured.
+    held = peak.bytes if peak.device == "gpu" else max(0, peak.bytes - before.copied_bytes)
     before.restore(trainer)
     meter.restart()
     ids = batch["input_ids"]
     seconds = time.monotonic() - began
-    return MemoryProbed(peak.device, peak.bytes, total_bytes, ids.shape[0], ids.numel(), seconds)
+    return MemoryProbed(peak.device, held, total_bytes, ids.shape[0], ids.numel(), seconds)
 
 
 def _longest_batch(trainer: Any) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class _Before:
         self._was_training = model.training
         self._scaler = trainer.accelerator.scaler.state_dict() if trainer.accelerator.scaler is not None else None
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        needed = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+        self.copied_bytes = needed = sum(parameter.numel() * parameter.element_size() for parameter in trained)
         available = read_host(Path("/")).memory_available_bytes
         if needed > available:
             message = (

@@ -145,6 +145,7 @@ def _mends(folder: RunFolder, memory: str, state: RunState) -> tuple[Mend, ...]:
             longest_tokens=None,
             missing_bytes=None,
             has_checkpoint=bool(committed_checkpoints(folder)),
+            was_loading=state.phase in ("loading", "adapting"),
         )
     except (SftuiError, OSError):
         return ()

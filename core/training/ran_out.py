@@ -53,11 +53,10 @@ def missing_bytes(text: str, known: OutOfMemory) -> int | None:
     wanted = wanted_bytes(text)
     if wanted is None:
         return None
-    short = wanted - (_size(_FREE, text) or 0)
-    # The rest of the step would have wanted more, up to what was predicted for all of it.
     if known.predicted_bytes is not None and known.held_bytes is not None:
-        short = max(short, known.predicted_bytes - known.held_bytes)
-    return max(0, short)
+        # The rest of the step would have wanted more, up to what was predicted for all of it.
+        wanted = max(wanted, known.predicted_bytes - known.held_bytes)
+    return max(0, wanted - (_size(_FREE, text) or 0))
 
 
 def newcomers(before: GpuSnapshot, now: GpuSnapshot, own_pid: int) -> tuple[GpuUser, ...]:
@@ -98,6 +97,7 @@ def _mends(
         longest_tokens=at.longest_tokens,
         missing_bytes=missing,
         has_checkpoint=bool(committed_checkpoints(folder)),
+        was_loading=at.phase in ("loading", "adapting"),
     )
 
 

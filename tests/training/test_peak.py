@@ -140,8 +140,9 @@ def test_when_memory_runs_out_those_who_came_since_are_named_with_what_they_hold
     words = dict(out_of_memory_lines(known, 3))
     assert words["others"] == "came onto the GPU since the start: vllm (user ml, pid 4121)"
     # By what it fell short, and what was still to come of what was predicted.
-    assert missing_bytes(text, known) == 9 * GIB - (8 * GIB + 450 * MIB)
-    assert missing_bytes(text, replace(known, predicted_bytes=None)) == GIB // 2
+    assert missing_bytes(text, known) == missing_bytes(text, replace(known, predicted_bytes=None)) == GIB // 2
+    more = replace(known, predicted_bytes=12 * GIB)
+    assert missing_bytes(text, more) == 12 * GIB - (8 * GIB + 450 * MIB) - 3 * GIB // 2
     assert missing_bytes("CUBLAS_STATUS_ALLOC_FAILED", known) is None
 
     # A container's driver tells of nobody, not even of us.

@@ -388,3 +388,31 @@ def test_what_nobody_foresaw_is_said_to_be_unforeseen() -> None:
     found = diagnose(ZeroDivisionError())
     assert (found.title, found.message) == ("ZeroDivisionError, not foreseen", "ZeroDivisionError")
     assert "traceback" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (OutOfMemoryError(OUT_OF_MEMORY), "gpu"),
+        (RuntimeError(CUDA.format("out of memory")), "gpu"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "gpu"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), "gpu"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "gpu"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "gpu"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "gpu"),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate`"), "gpu"),
+        (RuntimeError("Error out of memory at line 380 in file /src/csrc/ops.cu"), "gpu"),
+        (ValueError("Some modules are dispatched on the CPU or the disk. Make sure you have enough"), "gpu"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."), "host"),
+        (MemoryError("std::bad_alloc"), "host"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "host"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), None),
+        (ValueError("no idea"), None),
+    ],
+)
+def test_whose_memory_ran_out_is_known_and_what_the_library_said_is_kept(error: Exception, memory: str | None) -> None:
+    found = diagnose(error)
+    assert found.memory == memory
+    if memory is not None:
+        assert str(error) in found.text
+        assert "memory ran out" in found.title or "does not fit" in found.title

@@ -66,6 +66,15 @@ def test_where_half_a_batch_is_not_enough_a_smaller_one_is_offered_or_what_saves
     assert "Batch 1, accumulation 2" in [mend.title for mend in mends[1:3]]
 
 
+def test_where_the_weights_did_not_fit_only_smaller_weights_are_offered() -> None:
+    assert {mend.title for mend in offered(run(), was_loading=True)} == {"Base model in 8 bit"}
+
+
+def test_where_a_last_batch_is_left_out_a_smaller_batch_cannot_go_on_from_a_checkpoint() -> None:
+    mends = {mend.title: mend.begins_anew for mend in offered(run(dataloader_drop_last=True))}
+    assert mends["Batch 4, accumulation 4"] and not mends["Checkpointing on"]
+
+
 def test_without_a_checkpoint_nothing_is_lost_by_beginning_anew() -> None:
     assert not any(mend.begins_anew for mend in offered(run(), has_checkpoint=False))
 
