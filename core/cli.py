@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("spec")
     plan.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option (repeatable)")
     plan.add_argument("--exact", action="store_true", help="build the model's modules first, without weights: seconds")
+    plan.add_argument("--simulate", action="store_true", help="go through two steps without weights first: 20 seconds")
     plan.add_argument("--fit", action="store_true", help="say what would make it fit, or faster where memory is left")
     plan.add_argument("--yaml", action="store_true", help="print the whole spec as YAML instead")
 
@@ -192,6 +193,10 @@ def _plan(options: argparse.Namespace) -> int:
     if options.yaml:
         print(to_yaml(spec), end="")
         return DONE
+    if options.simulate:
+        from core.cli_simulate import simulate_here
+
+        plan = simulate_here(spec, facts, plan)
     told, lines, verdict = plan.to_json(), [describe_plan(plan)], plan.verdict
     if options.fit:
         from core.cli_fit import describe_fit, fit_here, fit_to_json

@@ -17,6 +17,8 @@ from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
 from core.errors import SftuiError
 from core.memory.estimate import MemoryEstimate, Verdict, verdict
+from core.memory.simulated import Simulation
+from core.memory.simulation_plan import simulation_problems, with_simulation
 from core.memory.spec_estimate import adapter_choices, estimate_of
 from core.memory.stored_weights import stored_weights
 from core.memory.target_problems import target_problems
@@ -120,6 +122,7 @@ class Plan:
                 "total_is_complete": self.memory.total_is_complete if self.memory else False,
                 "parts": parts,
                 "basis": {part.name: part.basis for part in self.memory.parts} if self.memory else {},
+                "level": {part.name: part.level for part in self.memory.parts} if self.memory else {},
             },
             "device": {
                 "name": self.device.name,
@@ -159,9 +162,9 @@ class PlanFacts:
     problems: tuple[Problem, ...]
     """Of what could not be read."""
 
-    def plan(self, spec: RunSpec) -> Plan:
+    def plan(self, spec: RunSpec, simulation: Simulation | None = None) -> Plan:
         """The plan of a spec for this model and data."""
-        plan = make_plan(spec, self.model, self.gpus, self.host, self.data)
+        plan = make_plan(spec, self.model, self.gpus, self.host, self.data, simulation=simulation)
         return replace(plan, problems=(*self.problems, *plan.problems))
 
 
@@ -198,8 +201,10 @@ def make_plan(
     gpus: GpuReading,
     host: HostSnapshot,
     data: DataFacts | None = None,
+    *,
+    simulation: Simulation | None = None,
 ) -> Plan:
-    """The plan of a spec over what is known; fast enough for every key.
+    """The plan of a spec over what is known; fast enough for every key. A simulation is of this very spec.
 
     Pure but for CUDA_VISIBLE_DEVICES, and for the files of an adapter to start from.
     """
@@ -245,6 +250,9 @@ def make_plan(
     if memory is None:
         reason = "weights that are stored quantized cannot all be trained"
         return Plan(None, device, "unknown", reason, tuple(choices), tuple(problems))
+    if simulation is not None:
+        problems += simulation_problems(memory, simulation)
+        memory = with_simulation(memory, simulation)
     word, reason = verdict(memory, device.free_bytes)
     return Plan(memory, device, word, reason, tuple(choices), tuple(problems))
 

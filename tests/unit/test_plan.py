@@ -304,7 +304,7 @@ def test_its_json_has_one_shape(model: ModelFacts, known: bool) -> None:
     plan = make_plan(spec(sftui={"device": "3"}), model if known else None, GpuReading((), None, None), HOST)
     told = json.loads(json.dumps(plan.to_json(), allow_nan=False))
     assert set(told) == {"memory", "device", "verdict", "verdict_reason", "choices", "problems"}
-    assert set(told["memory"]) == {"total_bytes", "total_is_complete", "parts", "basis"}
+    assert set(told["memory"]) == {"total_bytes", "total_is_complete", "parts", "basis", "level"}
     assert list(told["memory"]["parts"]) == PARTS
     assert set(told["device"]) == {"name", "total_bytes", "free_bytes"}
     assert told["verdict"] in ("fits", "tight", "does_not_fit", "unknown")
