@@ -123,7 +123,7 @@ class TokenStatistics:
     total: int
     trained: int
     truncated: int
-    """Rows that `max_length` cuts."""
+    """Rows that `max_length` cuts and that are learnt from."""
     dropped: int
     """Rows that have nothing to learn from within `max_length`, and are left out."""
     untrained: int
@@ -196,7 +196,9 @@ def statistics(counts: TokenCounts, batching: Batching) -> TokenStatistics:
     lengths = sorted(by_length)
     refused = by_length[0]
     dropped = _dropped(counts, batching)
-    sample = _sample(counts, frozenset(dropped))
+    left_out = frozenset(dropped)
+    sample = _sample(counts, left_out)
+    cut = (row for row in compress(range(len(counts)), map(limit.__lt__, counts.lengths)) if row not in left_out)
     scale = len(counts) / max(1, counts.counted) * (1 - batching.held_out_share)
     kept = counts.counted - refused - len(dropped)
     tokens = sum(min(length, limit) * rows for length, rows in by_length.items())
@@ -212,7 +214,8 @@ def statistics(counts: TokenCounts, batching: Batching) -> TokenStatistics:
         longest_length=lengths[-1] if lengths else 0,
         total=sum(length * rows for length, rows in by_length.items()),
         trained=sum(counts.trained) - unknown * UNKNOWN,
-        truncated=sum(rows for length, rows in by_length.items() if length > limit),
+        truncated=sum(rows for length, rows in by_length.items() if length > limit)
+        - sum(counts.lengths[row] > limit for row in dropped),
         dropped=len(dropped),
         untrained=counts.trained.count(0) - refused,
         bins=_bins(by_length, lengths),
@@ -221,7 +224,7 @@ def statistics(counts: TokenCounts, batching: Batching) -> TokenStatistics:
         steps_per_epoch=math.ceil(batches / batching.accumulation),
         tokens_per_epoch=round((tokens - sum(min(counts.lengths[row], limit) for row in dropped)) * scale),
         longest=_longest(counts, by_length, lengths),
-        truncated_rows=_listed(counts, map(limit.__lt__, counts.lengths)),
+        truncated_rows=tuple(islice((row for row in cut if counts.lengths[row] < UNKNOWN), _LISTED)),
         unlearnt_rows=tuple(
             islice(merge(dropped, compress(range(len(counts)), map((0).__eq__, counts.lengths))), _LISTED)
         ),
@@ -308,8 +311,3 @@ def _longest(counts: TokenCounts, by_length: Mapping[int, int], lengths: Sequenc
     rows = compress(range(len(counts)), map(shortest.__le__, counts.lengths))
     known = [row for row in rows if counts.lengths[row] != UNKNOWN]
     return tuple(sorted(known, key=counts.lengths.__getitem__, reverse=True)[:_LISTED])
-
-
-def _listed(counts: TokenCounts, marks: Iterable[bool]) -> tuple[int, ...]:
-    rows = compress(range(len(counts)), marks)
-    return tuple(islice((row for row in rows if 0 < counts.lengths[row] < UNKNOWN), _LISTED))

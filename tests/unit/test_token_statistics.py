@@ -37,15 +37,22 @@ def test_figures_of_a_small_dataset() -> None:
     assert (found.rows, found.counted) == (5, 5)
     assert (found.p50, found.p95, found.longest_length) == (30, 100, 100)
     assert (found.total, found.trained) == (200, 65)
-    assert (found.truncated, found.truncated_rows) == (1, (4,))
     assert (found.untrained, found.unlearnt_rows) == (1, (2, 4))
     # The last row learns its end, which is cut off.
     assert found.dropped == 2
+    assert (found.truncated, found.truncated_rows) == (0, ())
     assert found.dropped_share == 0.4
     assert found.longest == (4, 3, 2, 1, 0)
     assert found.tokens_per_epoch == 10 + 20 + 40
     assert found.steps_per_epoch == 2
     assert sum(rows for _, _, rows in found.bins) == 5
+
+
+def test_cut_are_those_that_are_learnt_from() -> None:
+    found = statistics(counts_of([10, 60, 70], [5, 60, 0]), Batching(50, batch_size=1))
+
+    assert (found.truncated, found.truncated_rows, found.dropped) == (1, (1,), 1)
+    assert found.truncated_share == pytest.approx(1 / 3)
 
 
 def test_without_a_maximal_length_nothing_is_cut_or_packed() -> None:
