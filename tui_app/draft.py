@@ -17,10 +17,13 @@ from core.memory.fit import Fit, Known, find_fit
 from core.memory.plan import ModelFacts, Plan, make_plan
 from core.memory.room import Room
 from core.memory.room import room as find_room
+from core.memory.simulated import SimulationTask
+from core.memory.simulation_plan import with_words
 from core.spec.build import check_values, value_of, with_value
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec, options
 from tui_app.messages import REMOVED
+from tui_app.simulating import Simulated, task_of
 
 Step = Literal["model", "data", "precision", "training", "review"]
 
@@ -76,6 +79,8 @@ class Draft:
     plan: Plan | None = None
     gpus: GpuReading | None = None
     host: HostSnapshot | None = None
+    simulated: Simulated | None = None
+    """What is known from simulating it, or an older one of its kind."""
     left_out: tuple[str, ...] = ()
     """Options that the plan takes at their default because the typed value is not valid."""
 
@@ -109,6 +114,17 @@ class Draft:
         draft = replace(self, tokens=tokens)
         # While rows are counted, figures come every second, and mostly they change nothing else.
         return draft if draft._token_problems() == self._token_problems() else draft._rebuilt()
+
+    def with_simulated(self, simulated: Simulated | None) -> "Draft":
+        """This draft with what a simulation told of it."""
+        return replace(self, simulated=simulated)._rebuilt()
+
+    @property
+    def simulation_task(self) -> SimulationTask | None:
+        """What there is to simulate for this draft; None while too little is known."""
+        if self.planned is None or self.plan is None:
+            return None
+        return task_of(self.planned, self.model, self.plan, self.tokens)
 
     def with_devices(self, gpus: GpuReading, host: HostSnapshot) -> "Draft":
         """This draft planned for these devices."""
@@ -241,9 +257,20 @@ class Draft:
         if spec is None or self.gpus is None or self.host is None:
             return None, ()
         try:
-            return make_plan(spec, self.model, self.gpus, self.host, self.data), ()
+            plan = make_plan(spec, self.model, self.gpus, self.host, self.data)
+            return self._with_simulation(spec, plan), ()
         except SftuiError as error:
             return None, (Problem("memory", "error", f"{error.title}: {error.message}", error.hint),)
+
+    def _with_simulation(self, spec: RunSpec, plan: Plan) -> Plan:
+        known, task = self.simulated, task_of(spec, self.model, plan, self.tokens) if self.simulated else None
+        if known is None or task is None or not task.asks_the_same(known.task):
+            return plan
+        if known.simulation is None:
+            return replace(plan, memory=with_words(plan.memory, known.words)) if plan.memory else plan
+        assert self.gpus is not None
+        assert self.host is not None
+        return make_plan(spec, self.model, self.gpus, self.host, self.data, simulation=known.simulation)
 
     def _token_problems(self, spec: RunSpec | None = None) -> tuple[Problem, ...]:
         spec = spec or self.planned

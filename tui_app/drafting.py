@@ -15,6 +15,7 @@ from tui_app import messages, reading
 from tui_app.background import in_thread
 from tui_app.data_passes import READ_DELAY_SECONDS, DataPasses
 from tui_app.machine import machine_line, same_memory
+from tui_app.simulating import Simulated, Simulating
 from tui_app.token_figures import TokenFigures
 from tui_app.token_passes import TokenPasses
 
@@ -57,6 +58,7 @@ class DraftingApp(App[int]):
         self.data_passes = DataPasses(self)
         self.token_passes = TokenPasses(self)
         self._figures = TokenFigures(self, self._take_figures)
+        self._simulating = Simulating(self)
 
     def _ensure_draft(self) -> Draft:
         from tui_app.draft import Draft
@@ -82,11 +84,18 @@ class DraftingApp(App[int]):
             self.data_passes.give_up()
             self.data_progress = None
         self._count_tokens()
+        self._simulating.follow(draft, self.warm)
 
     def watch_warm(self) -> None:
         """Ask who can answer now what nobody could answer before."""
         self._ask_for_inventory()
         self._count_tokens()
+        self._simulating.follow(self.draft, self.warm)
+
+    def on_simulated(self, message: Simulated) -> None:
+        """Take over what a simulation told; the draft looks by itself whether it is about it."""
+        if self.draft is not None:
+            self.draft = self.draft.with_simulated(message)
 
     def _count_tokens(self) -> None:
         from tui_app.token_passes import TokenTask

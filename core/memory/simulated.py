@@ -111,20 +111,29 @@ class SimulationTask:
     shape: BatchShape
 
     @functools.cached_property
-    def key(self) -> str:
-        """All that the answer depends on, as a name. Raises SftuiError or OSError when config.json cannot be read."""
-        code = find_remote_code(self.folder, read_config(self.folder))
+    def what(self) -> dict[str, Any]:
+        """All of it that changes the answer, but for the model's own files."""
         values = self.spec.model_dump(mode="json", include=_OF_WEIGHT)
-        values |= {
+        return values | {
+            "auto_class": self.auto_class,
+            "dtype": self.dtype,
+            "on_gpu": self.on_gpu,
+            "shape": asdict(self.shape),
             "skip_modules": self.spec.sftui.skip_modules,
             "train_vision": self.spec.sftui.train_vision,
             "accumulates": self.spec.gradient_accumulation_steps > 1,
         }
+
+    def asks_the_same(self, other: "SimulationTask | None") -> bool:
+        """Whether the answer to the other task is the answer to this one, as long as the model's files are the same."""
+        return other is not None and self.folder == other.folder and self.what == other.what
+
+    @functools.cached_property
+    def key(self) -> str:
+        """All that the answer depends on, as a name. Raises SftuiError or OSError when config.json cannot be read."""
+        code = find_remote_code(self.folder, read_config(self.folder))
         versions = {name: metadata.version(name) for name in _PACKAGES}
-        what = [
-            _FORMAT, self.auto_class, self.dtype, self.on_gpu, asdict(self.shape), versions, values,
-            code.revision if code else None,
-        ]  # fmt: skip
+        what = [_FORMAT, self.what, versions, code.revision if code else None]
         text = (self.folder / "config.json").read_bytes() + json.dumps(what, sort_keys=True).encode()
         return hashlib.sha256(text).hexdigest()
 

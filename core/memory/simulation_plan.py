@@ -40,6 +40,19 @@ def with_simulation(memory: MemoryEstimate, simulation: Simulation) -> MemoryEst
     )
 
 
+def with_words(memory: MemoryEstimate, words: str) -> MemoryEstimate:
+    """The estimate with a word on its simulation beside the parts that one would know better."""
+    return replace(
+        memory,
+        parts=tuple(
+            replace(part, basis=words if part.bytes is None else f"{part.basis}; {words}")
+            if part.name in _BASIS and part.level != "simulated"
+            else part
+            for part in memory.parts
+        ),
+    )
+
+
 def simulation_problems(memory: MemoryEstimate, simulation: Simulation) -> list[Problem]:
     """A word where the arithmetic of an estimate and a simulation are far apart."""
     estimated = [part.bytes for part in memory.parts if part.name in _BASIS]

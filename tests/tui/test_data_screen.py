@@ -42,10 +42,10 @@ class FakeWarm:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, question: Mapping[str, Any], timeout: float = 0.0) -> dict[str, Any]:
         """Answer."""
         self.asked.append(question)
-        if question["ask"] == "inventory":
+        if question["ask"] in ("inventory", "simulate"):
             raise NoAnswerError("Nobody can answer now", "It is a test.")
         if self.problem is not None:
             raise self.problem
