@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.memory.simulated import Simulation
+from core.errors import SftuiError
+from core.memory.simulated import Simulation, SimulationTask, cached_simulation, why_not_simulated
+from core.models.architecture import detect
 from core.spec.run_spec import RunSpec
 from tests.families import build_family
 from tests.training.live_bytes import Batch, request_for, run_for_real, shape_of
@@ -83,3 +85,76 @@ def test_it_holds_what_a_real_run_holds(
     found = simulated(spec, batch)
     assert found.kept == pytest.approx(real.kept, rel=0.02)
     assert found.peak == pytest.approx(real.peak, rel=0.02)
+
+
+def kept(spec: RunSpec, batch: Batch, *, on_gpu: bool) -> int:
+    return simulated(spec, batch, on_gpu=on_gpu).kept
+
+
+def test_on_a_gpu_dropout_keeps_a_byte_where_the_cpu_keeps_a_float(model_of: Callable[[str], Path]) -> None:
+    plain, dropped = (spec_of(model_of("llama"), activation_checkpointing=False, lora_dropout=p) for p in (0.0, 0.1))
+    # What goes into seven layers, twice; what comes from the embeddings, into three of them, wants no gradient.
+    elements = 2 * 96 * (2 * (6 * 64 + 128) - 3 * 64)
+    assert kept(dropped, "plain", on_gpu=True) - kept(plain, "plain", on_gpu=True) == elements
+    assert kept(dropped, "plain", on_gpu=False) - kept(plain, "plain", on_gpu=False) == 4 * elements
+
+
+def test_on_a_gpu_the_head_keeps_trained_tokens_only(model_of: Callable[[str], Path]) -> None:
+    spec = spec_of(model_of("llama"), activation_checkpointing=False, lora_dropout=0.0)
+    # Of each token that is padding: 64 hidden states of 16 bits, the label, two float32 of the loss.
+    padding = 96 - 48
+    assert kept(spec, "padded", on_gpu=False) - kept(spec, "padded", on_gpu=True) == padding * (64 * 2 + 8 + 2 * 4)
+    assert kept(spec, "plain", on_gpu=False) == kept(spec, "plain", on_gpu=True)
+
+
+def test_on_a_gpu_layer_norm_is_computed_in_float32(
+    model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.memory import simulated_gpu
+
+    spec = spec_of(model_of("gpt_neox"), activation_checkpointing=False, lora_dropout=0.0)
+    on_cpu, on_gpu = kept(spec, "plain", on_gpu=False), kept(spec, "plain", on_gpu=True)
+    assert on_gpu > on_cpu
+    monkeypatch.setattr(simulated_gpu, "_FLOAT32_OPERATIONS", simulated_gpu._FLOAT32_OPERATIONS - {"layer_norm"})
+    assert kept(spec, "plain", on_gpu=True) == on_cpu
+
+
+def test_gradients_of_a_step_before_are_held_while_they_accumulate(model_of: Callable[[str], Path]) -> None:
+    spec = spec_of(model_of("llama"), use_peft=False, activation_checkpointing=True)
+    once, twice = (
+        simulated(spec.model_copy(update={"gradient_accumulation_steps": steps}), "plain").peak for steps in (1, 4)
+    )
+    from transformers import AutoModelForCausalLM
+
+    weights = sum(weight.nbytes for weight in AutoModelForCausalLM.from_pretrained(model_of("llama")).parameters())
+    # The model is on the disk in float32 and trained in 16 bits.
+    assert twice - once == pytest.approx(weights / 2, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"load_in_8bit": True}, "8-bit layers"),
+        ({"load_in_4bit": True, "use_dora": True}, "DoRA on quantized"),
+        ({"optim": "adafactor"}, "adafactor"),
+        ({"attn_implementation": "flash_attention_2"}, "takes the padding out"),
+        ({"attn_implementation": "flex_attention"}, "flex_attention"),
+        ({"extra_arguments": {"neftune_noise_alpha": 5}}, "neftune_noise_alpha"),
+        ({"sftui": {"start_from_adapter": "/there"}}, "adapter to start from"),
+    ],
+)
+def test_what_would_be_wrong_is_refused(model_of: Callable[[str], Path], values: dict[str, Any], words: str) -> None:
+    spec = spec_of(model_of("llama"), **values)
+    why = why_not_simulated(spec, detect(model_of("llama")), shape_of("padded"))
+    assert why is not None
+    assert words in why
+
+
+def test_a_model_that_asks_for_values_is_refused(model_of: Callable[[str], Path]) -> None:
+    from core.memory.simulate import simulate_task
+
+    spec = spec_of(model_of("longcat_flash"))
+    task = SimulationTask(spec, model_of("longcat_flash"), "AutoModelForCausalLM", "bfloat16", False, shape_of("plain"))
+    with pytest.raises(SftuiError, match="longcat_flash cannot be simulated here"):
+        simulate_task(task)
+    assert cached_simulation(task.key) is None
