@@ -13,6 +13,7 @@ from core.data.token_statistics import TokenStatistics
 from core.devices.gpu import GpuReading, GpuSnapshot
 from core.devices.host import HostSnapshot
 from core.errors import SftuiError
+from core.memory.corrected import corrected
 from core.memory.fit import Fit, Known, find_fit
 from core.memory.plan import ModelFacts, Plan, make_plan
 from core.memory.room import Room
@@ -198,13 +199,14 @@ class Draft:
 
     def plan_of(self, spec: RunSpec) -> Plan | None:
         """The plan of another spec for the same model, data and devices; None while there is none."""
-        return self._planned(spec)[0]
+        plan = self._planned(spec)[0]
+        return None if plan is None else self._corrected(plan)
 
     @cached_property
     def room(self) -> Room | None:
         """What would still fit; None where it is not known whether anything does."""
         plan, spec, model = self.plan, self.planned, self.model
-        if plan is None or spec is None or model is None or plan.verdict == "unknown":
+        if plan is None or spec is None or model is None or self.plan_of_valid(spec).verdict == "unknown":
             return None
         # The same device and facts make a plan of every spec that is valid, and these are.
         return find_room(spec, self.plan_of_valid, self.plan_of_valid, model.architecture.context_length)
@@ -225,7 +227,17 @@ class Draft:
         if plan is None:
             said = refused[0].message if refused else "There is no plan for it."
             raise SftuiError("No plan", said)
-        return plan
+        return self._corrected(plan)
+
+    @cached_property
+    def _estimated(self) -> Plan | None:
+        return self._planned(self.planned)[0]
+
+    def _corrected(self, plan: Plan) -> Plan:
+        # What differs between two plans is to come from what was changed, not from a simulation of one of them.
+        if self.plan is None or self._estimated is None or self.simulated is None:
+            return plan
+        return corrected(plan, self._estimated, self.plan)
 
     def _rebuilt(self) -> "Draft":
         checked = check_values(self.values)
@@ -237,6 +249,8 @@ class Draft:
         left_out = () if checked.spec else tuple(dict.fromkeys(name.partition("[")[0] for name in wrong))
         planned = checked.spec or _spec_without(self.values, left_out)
         plan, refused = self._planned(planned)
+        if plan is not None and planned is not None:
+            plan = self._with_simulation(planned, plan)
         if wrong:
             # What is wrong has been said; the plan's refusal would only say it again.
             refused = ()
@@ -257,8 +271,7 @@ class Draft:
         if spec is None or self.gpus is None or self.host is None:
             return None, ()
         try:
-            plan = make_plan(spec, self.model, self.gpus, self.host, self.data)
-            return self._with_simulation(spec, plan), ()
+            return make_plan(spec, self.model, self.gpus, self.host, self.data), ()
         except SftuiError as error:
             return None, (Problem("memory", "error", f"{error.title}: {error.message}", error.hint),)
 
