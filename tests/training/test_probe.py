@@ -68,18 +68,12 @@ def test_a_run_with_a_probe_makes_the_same_to_the_bit(tiny_model: Path, rows: Pa
             (found,) = probed(told)
             assert (found.device, found.rows) == ("host", 1 if changes.get("packing") else 2)
             assert 0 < found.bytes < (found.total_bytes or 0)
+            (data,) = (event for event in told if isinstance(event, events.DataPrepared))
+            # The longest rows, or sequences.
+            assert (data.tokens or 0) / (data.sequences or 1) < found.tokens / found.rows
             before = told[told.index(found) - 1]
             assert isinstance(before, events.PhaseStarted) and before.phase == "training"
     assert results[0] == results[1]
-
-
-def test_it_takes_the_longest_rows(tiny_model: Path, rows: Path) -> None:
-    folder = make_run(tiny_model, rows, **{**BASE, "max_steps": 1, "sftui": {"device": "cpu", "probe": True}})
-    outcome, told = train(folder)
-    assert isinstance(outcome, events.RunFinished)
-    (found,) = probed(told)
-    (data,) = (event for event in told if isinstance(event, events.DataPrepared))
-    assert (data.tokens or 0) / data.train_rows < found.tokens / found.rows <= 96
 
 
 def test_a_probe_that_runs_out_of_memory_is_told_before_the_first_step(
