@@ -47,6 +47,11 @@ class Terminal:
         """Everything written so far, without escape sequences."""
         return _ESCAPES.sub("", self.output)
 
+    @property
+    def fileno(self) -> int:
+        """What to wait on for something to read."""
+        return self._master
+
     def type(self, keys: str) -> None:
         """Press keys."""
         os.write(self._master, keys.encode())

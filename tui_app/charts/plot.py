@@ -47,6 +47,8 @@ class Picture:
     marks: Mapping[float, str] | None = None
     """Signs on the x axis; of two in one cell the later one is drawn."""
     cursor: float | None = None
+    grows: bool = False
+    """Whether more is to come: then a little room is left for it, so that what is drawn stays where it is."""
 
 
 class _Column(NamedTuple):
@@ -83,7 +85,19 @@ def extent(picture: Picture) -> tuple[float, float]:
     ends = [end for curve in picture.curves if len(curve.raw) for end in (curve.raw.xs[0], curve.raw.xs[-1])]
     ends += [x for x, _ in picture.points]
     first, last = picture.window or (min(ends, default=0.0), max(ends, default=1.0))
-    return (first, last) if last > first else (first, first + 1)
+    if last <= first:
+        return first, first + 1
+    if picture.grows and picture.window is None:
+        last = first + _with_room(last - first)
+    return first, last
+
+
+def _with_room(spread: float) -> float:
+    """The next of a row of lengths, each an eighth longer than the one before it."""
+    size = 8.0
+    while size < spread:
+        size *= 1.125
+    return size
 
 
 def draw(picture: Picture, width: int, height: int) -> list[Content]:

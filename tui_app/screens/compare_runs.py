@@ -123,6 +123,7 @@ class CompareRunsScreen(Screen[None]):
             x_unit=X_UNITS[self._axis],
             log=self._log,
             averages=False,
+            grows=any(state.outcome is None for state in self._runs.states),
         )
         self.query_one(MetricChart).show(picture, grown=True)
 

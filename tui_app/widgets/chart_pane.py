@@ -137,6 +137,7 @@ class ChartPane(Vertical):
             level=self._predicted if self.metric is MEMORY else None,
             marks=marks(self._state, evaluations=not held_out),
             cursor=self._cursor if self.is_full else None,
+            grows=self._state.outcome is None,
         )
 
     def _say(self, picture: Picture) -> None:

@@ -6,13 +6,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import Static
+from textual.widget import Widget
 
 from core.text import human_bytes, safe, shorten
 from tui_app.charts.memory import MemoryHistory
+from tui_app.partial import changed_parts, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from textual.app import RenderResult
 
     from core.devices.gpu import GpuReading, GpuSnapshot
     from core.devices.host import HostSnapshot
@@ -24,7 +27,7 @@ _MOST_PROCESSES = 3
 _CHART_HEIGHT = 7
 
 
-class GpuPanel(Static):
+class GpuPanel(Widget):
     """GPUs and host as words, bars and, for a run, memory over time."""
 
     DEFAULT_CSS = """
@@ -32,7 +35,7 @@ class GpuPanel(Static):
     """
 
     def __init__(self, *, id: str | None = None) -> None:
-        super().__init__("", id=id, markup=False)
+        super().__init__(id=id)
         self.border_title = "Machine"
         self._lines: list[Content] = []
         self._history = MemoryHistory()
@@ -103,10 +106,18 @@ class GpuPanel(Static):
         return max(12, self.content_size.width or 30)
 
     def _show(self, lines: list[Content]) -> None:
-        if lines != self._lines:
-            same_height = len(lines) == len(self._lines)
-            self._lines = lines
-            self.update(Content("\n").join(lines), layout=not same_height)
+        before, self._lines = self._lines, lines
+        room = self.content_size.width
+        if len(before) != len(lines) or any(line.cell_length > room for line in (*before, *lines)):
+            # Some take more than a line of the screen.
+            if not same(before, lines):
+                self.refresh(layout=True)
+        elif parts := changed_parts(before, lines, room):
+            self.refresh(*parts)
+
+    def render(self) -> RenderResult:
+        """Draw the lines."""
+        return Content("\n").join(self._lines)
 
     def _gpu(self, gpu: GpuSnapshot) -> list[Content]:
         title = Content.styled(shorten(f"GPU {gpu.index}  {safe(gpu.name)}", self._room), "bold")

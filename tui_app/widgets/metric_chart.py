@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from tui_app.charts.plot import Picture, draw
+from tui_app.partial import changed_parts
 
 if TYPE_CHECKING:
     from textual.app import RenderResult
@@ -26,18 +27,32 @@ class MetricChart(Widget):
         super().__init__(id=id)
         self._waiting = waiting
         self._picture = Picture(())
+        self._lines: list[Content] = []
 
     def show(self, picture: Picture, *, grown: bool = False) -> None:
-        """Show a picture; redraws only if it is another one, or its curves have `grown`."""
-        if grown or picture != self._picture:
-            self._picture = picture
+        """Show a picture; draws only what has changed, and nothing if it is the same and no curve of it has `grown`."""
+        if not grown and picture == self._picture:
+            return
+        self._picture = picture
+        before, self._lines = self._lines, self._drawn()
+        if len(before) != len(self._lines):
             self.refresh()
+        elif parts := changed_parts(before, self._lines, self.size.width):
+            self.refresh(*parts)
+
+    def on_resize(self) -> None:
+        """Draw the chart as large as it is now."""
+        self._lines = self._drawn()
+        self.refresh()
 
     def render(self) -> RenderResult:
-        """Draw the chart."""
+        """The chart as it was drawn."""
+        return Content("\n").join(self._lines)
+
+    def _drawn(self) -> list[Content]:
         width, height = self.size
         if width < _LEAST_WIDTH or height < _LEAST_HEIGHT:
-            return Content("")
+            return []
         if not self._picture.points and not any(len(curve.raw) for curve in self._picture.curves):
-            return Content.styled(self._waiting, "$secondary")
-        return Content("\n").join(draw(self._picture, width, height))
+            return [Content.styled(self._waiting, "$secondary")]
+        return draw(self._picture, width, height)

@@ -10,6 +10,7 @@ from textual.widget import Widget
 from core.runs.state import status
 from core.text import human_bytes, human_duration, safe, shorten
 from tui_app import format as words
+from tui_app.partial import changed_parts
 
 if TYPE_CHECKING:
     from textual.app import RenderResult
@@ -44,12 +45,14 @@ class ProgressPanel(Widget):
             lines += flowed([*loss_items(state), *figure_items(state, everything=everything)], width)
         if notice:
             lines.append(notice)
-        if lines != self._lines:
+        if len(lines) != len(self._lines):
             # A line that comes or goes moves the panes below; that happens at the turns of a run, not at every step.
-            if len(lines) != len(self._lines):
-                self.styles.height = len(lines)
+            self.styles.height = len(lines)
             self._lines = lines
             self.refresh()
+        elif parts := changed_parts(self._lines, lines, width):
+            self._lines = lines
+            self.refresh(*parts)
 
     def render(self) -> RenderResult:
         """Draw the lines."""
