@@ -94,6 +94,7 @@ class StepWatch:
         self._overflows = 0
         self._losses: deque[float] = deque(maxlen=_WINDOW)
         self._norms: deque[float] = deque(maxlen=_WINDOW)
+        self._largest_norm = 0.0
 
     def see(self, step: int, loss: float, grad_norm: float | None) -> list[Trouble]:
         """All that is wrong with a step."""
@@ -102,6 +103,7 @@ class StepWatch:
             self._losses.append(loss)
         if grad_norm is not None and math.isfinite(grad_norm):
             self._norms.append(grad_norm)
+            self._largest_norm = max(self._largest_norm, grad_norm)
         return [trouble for trouble in found if trouble is not None]
 
     def see_held_out(self, step: int, loss: float) -> list[Trouble]:
@@ -135,7 +137,8 @@ class StepWatch:
         usual = _median(self._norms)
         if usual is None or grad_norm is None or not math.isfinite(grad_norm):
             return None
-        if grad_norm <= max(LEAP * usual, self._max_grad_norm):
+        # What is learnt well has tiny gradients that leap by themselves; what the run began with does no harm later on.
+        if grad_norm <= max(LEAP * usual, self._max_grad_norm, self._largest_norm):
             return None
         cut = f" It is cut to {self._max_grad_norm:g}." if self._max_grad_norm else " Gradients are not cut."
         message = f"Its norm is {grad_norm:.3g}; the median of the last {len(self._norms)} is {usual:.3g}.{cut}"

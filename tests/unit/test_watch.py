@@ -68,6 +68,11 @@ def test_a_gradient_explodes_beyond_ten_times_its_median_and_what_it_is_cut_to()
     assert kinds(StepWatch(1.0), [2.0] * 3, [None] * 3) == [[]] * 3
 
 
+def test_a_gradient_no_larger_than_those_of_the_beginning_is_no_explosion() -> None:
+    learnt = [3.0, *[0.05] * 60]
+    assert kinds(StepWatch(1.0), [2.0] * 63, [*learnt, 2.9, 3.1])[-2:] == [[], ["gradient_explosion"]]
+
+
 class Clock:
     """Time as the test tells it."""
 
