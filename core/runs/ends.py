@@ -32,6 +32,20 @@ def read_ends(journal: Path) -> RunState:
     return reduce_all(RunState(), sorted(entries, key=lambda entry: entry.seq))
 
 
+def recent_events(journal: Path, size: int = 256 * 1024) -> tuple[Entry, ...]:
+    """The last entries of a journal, as far as they lie in its last `size` bytes."""
+    try:
+        with journal.open("rb") as file:
+            start = max(0, os.fstat(file.fileno()).st_size - size)
+            file.seek(start)
+            lines = file.read().split(b"\n")
+    except OSError:
+        return ()
+    # The first line may be cut, and the last is empty or not written to its end yet.
+    whole = lines[1 if start else 0 : -1]
+    return tuple(entry for line in whole if (entry := _decoded(line)) is not None)
+
+
 def _last(whole: mmap.mmap, kind: bytes, start: int, end: int) -> bytes | None:
     at = whole.rfind(kind, start, end)
     if at < 0:

@@ -333,3 +333,22 @@ async def test_answers_over_time_are_gone_through_and_asked_for() -> None:
             await until_shown(pilot, "Asked the runner: answer the sample prompts")
             await until(pilot, folder.commands_file.exists)
             assert _last_command(folder)["command"] == "sample"
+
+
+async def test_the_log_is_searched_and_the_events_are_a_list() -> None:
+    happened = [*begin("run-aaaa"), *steps(1, 5), events.CheckpointCommitted(5, "checkpoints/checkpoint-5", 100, 0.1)]
+    folder = write_run("run-aaaa", happened)
+    folder.log_file.write_text("fine\nan Error here\nfine too\n")
+    async with watching(folder).run_test(size=WIDE) as pilot:
+        await until_shown(pilot, "╭─ Answers")
+        await pilot.press("l")
+        await until_shown(pilot, "fine too")
+        await pilot.press("slash")
+        await until_shown(pilot, "Lines with these words")
+        await pilot.press(*"error", "enter")
+        await until_shown(pilot, "1 of 3 lines with “error”", "an Error here")
+        assert "fine too" not in shown(pilot.app)
+        await pilot.press("i")
+        await until_shown(pilot, "╭─ Events", "dtype = bfloat16", "checkpoint")
+        await pilot.press("i")
+        await until_shown(pilot, "╭─ Answers")

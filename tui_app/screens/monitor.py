@@ -14,8 +14,8 @@ from core.runs.state import RunState, status
 from tui_app import messages
 from tui_app.alerts import call_for
 from tui_app.format import ENDED
+from tui_app.log_keys import LogKeys
 from tui_app.notes import note_lines, notice, why_now
-from tui_app.run_keys import RunKeys
 from tui_app.widgets.chart_pane import ChartPane
 from tui_app.widgets.gpu_panel import GpuPanel
 from tui_app.widgets.log_tail import LogTail
@@ -31,13 +31,20 @@ if TYPE_CHECKING:
     from core.devices.host import HostSnapshot
     from core.runs.folder import RunFolder
 
-VIEWS = (("chart", "Loss"), ("machine", "Machine"), ("answers", "Answers"), ("notes", "Choices"), ("log", "Log"))
+VIEWS = (
+    ("chart", "Loss"),
+    ("machine", "Machine"),
+    ("answers", "Answers"),
+    ("notes", "Choices"),
+    ("log", "Log"),
+    ("events", "Events"),
+)
 # Where all panes fit beside and below each other.
 ROOMY = (100, 30)
 _DRAW_SECONDS = 1.0
 
 
-class MonitorScreen(RunKeys):
+class MonitorScreen(LogKeys):
     """One run, live or ended. It only reads; the run does not notice."""
 
     CSS_PATH = "monitor.tcss"
@@ -48,7 +55,6 @@ class MonitorScreen(RunKeys):
         "figure, a cursor that reads values, zoom."
     )
     BINDINGS = [
-        Binding("l", "log", "Log", tooltip="Show or hide the log"),
         Binding("g", "charts", "Charts", tooltip="The chart on the whole screen: every figure, cursor, zoom"),
         Binding("x", "figure(1)", "Figure", show=False, tooltip="Show the next figure in the chart"),
         Binding("X", "figure(-1)", "Figure before", show=False, tooltip="Show the figure before it"),
@@ -101,6 +107,7 @@ class MonitorScreen(RunKeys):
             with Horizontal(id="lower"):
                 yield SamplesPanel(id="answers")
                 yield LogTail(id="log")
+                yield LogTail("Events", id="events")
                 with VerticalScroll(id="notes-pane") as notes:
                     notes.border_title = "Choices"
                     yield Static("Nothing was decided yet.", id="notes", markup=False)
@@ -124,11 +131,6 @@ class MonitorScreen(RunKeys):
         self._dirty = True
         self.refresh_bindings()
 
-    @property
-    def compact(self) -> bool:
-        """Whether one view is shown at a time."""
-        return self.has_class("-compact")
-
     # What the follower tells.
 
     def on_run_updated(self, message: messages.RunUpdated) -> None:
@@ -146,7 +148,7 @@ class MonitorScreen(RunKeys):
 
     def on_log_read(self, message: messages.LogRead) -> None:
         """Show what the log has new."""
-        self.query_one(LogTail).append(message.lines)
+        self.query_one("#log", LogTail).append(message.lines)
 
     def _see_machine(self, devices: tuple[GpuReading, HostSnapshot] | None) -> None:
         """Who is on the GPUs, for as long as the run is."""
@@ -175,6 +177,8 @@ class MonitorScreen(RunKeys):
         self.query_one(ChartPane).show(state, predicted)
         self.query_one(GpuPanel).show_run(state.memory, predicted, self._machine)
         self.query_one(SamplesPanel).show(state.base_samples, state.samples)
+        if self._shows_events:
+            self._read_events()
         self.query_one(OutcomePanel).show(self.folder, state, current)
         self._show_notes(state)
 
@@ -239,19 +243,12 @@ class MonitorScreen(RunKeys):
         """Smooth the chart more, or not at all."""
         self.query_one(ChartPane).action_smooth()
 
-    def action_log(self) -> None:
-        """Show the log, or what was there before it."""
-        if self.compact:
-            self._show_view("chart" if self.view == "log" else "log")
-            return
-        self.toggle_class("-log")
-        if self.has_class("-log"):
-            self._follower.follow_log()
-
     def _show_view(self, view: str) -> None:
         self.view = view
         for name, _ in VIEWS:
             self.set_class(name == view, f"-view-{name}")
+        if view == "events":
+            self._read_events()
         if view == "log":
             self._follower.follow_log()
         self.query_one("#views", Static).update(
@@ -262,9 +259,8 @@ class MonitorScreen(RunKeys):
                 )
             )
         )
-        panes = {"answers": SamplesPanel, "log": LogTail}
-        if view in panes and self.compact:
-            self.query_one(panes[view]).focus()
+        if view in ("answers", "log", "events") and self.compact:
+            self.query_one(f"#{view}").focus()
         elif view in ("notes", "machine") and self.compact:
             self.query_one(f"#{view}-pane").focus()
         else:

@@ -31,11 +31,12 @@ class LogTail(VerticalScroll):
         Binding("k", "scroll_up", "Up", show=False, tooltip="Scroll up (or ↑)"),
     ]
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, title: str = "Log", *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.border_title = "Log"
+        self.border_title = self._title = title
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
-        self._text = Static("The log is empty so far.", markup=False)
+        self._wanted = ""
+        self._text = Static("Nothing so far.", markup=False)
 
     def compose(self) -> ComposeResult:
         """Lay out the text."""
@@ -43,8 +44,25 @@ class LogTail(VerticalScroll):
 
     def append(self, lines: Sequence[str]) -> None:
         """Add lines at the end."""
-        at_end = self.scroll_y >= self.max_scroll_y - 1
         self._lines.extend(lines)
-        self._text.update(Content("\n".join(self._lines)))
+        self._draw()
+
+    def replace(self, lines: Sequence[str]) -> None:
+        """Show these lines instead."""
+        if list(lines)[-_MOST_LINES:] != list(self._lines):
+            self._lines.clear()
+            self.append(lines)
+
+    def search(self, wanted: str) -> None:
+        """Show only lines with these words, whatever their case; all of them for none."""
+        self._wanted = wanted.strip().lower()
+        self._draw()
+
+    def _draw(self) -> None:
+        at_end = self.scroll_y >= self.max_scroll_y - 1
+        found = [line for line in self._lines if self._wanted in line.lower()]
+        title = f"{self._title}   {len(found)} of {len(self._lines)} lines with “{self._wanted}”"
+        self.border_title = Content(title if self._wanted else self._title)
+        self._text.update(Content("\n".join(found)))
         if at_end:
             self.call_after_refresh(self.scroll_end, animate=False)
