@@ -21,6 +21,8 @@ from core.runs.folder import RunFolder
 Say = Callable[[dict[str, Any]], object]
 IsOver = Callable[[], bool]
 _TELL_SECONDS = 0.1
+# Beside the result: each one takes memory.
+_MOST_OTHERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def open_result(question: Mapping[str, Any], say: Say, is_over: IsOver) -> dict[
             raise SftuiError("Not loaded", "The loading was stopped.")
 
     first = find_result(run, question["step"])
-    others = tuple(one for one in choices(run) if one != first and one.kind == "adapter") if question.get("all") else ()
+    adapters = [one for one in choices(run) if one != first and one.kind == "adapter"]
+    others = tuple(adapters[:_MOST_OTHERS]) if question.get("all") else ()
     loaded = load_result(
         (first, *others), hear, check, lambda title, message: notices.append((title, message)), question["device"]
     )

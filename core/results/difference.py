@@ -51,15 +51,21 @@ def difference(result: Result, merged: Path, size_bytes: int, device: str | None
     One model is in memory at a time.
     """
     try:
-        loaded = load_result(
-            (result,),
-            lambda name, done, total: hear(ExportProgress(f"comparing: {name}", done, total)),
-            lambda: None,
-            lambda *_: None,
-            device,
-        )
+        return _difference(result, merged, size_bytes, device, hear)
     except SftuiError as error:
         return f"not measured: {error.title}"
+    except (torch.OutOfMemoryError, MemoryError):
+        return "not measured: there is not enough memory for it"
+
+
+def _difference(result: Result, merged: Path, size_bytes: int, device: str | None, hear: Hear) -> Difference | str:
+    loaded = load_result(
+        (result,),
+        lambda name, done, total: hear(ExportProgress(f"comparing: {name}", done, total)),
+        lambda: None,
+        lambda *_: None,
+        device,
+    )
     rows = _rows(loaded, hear)
     if not rows:
         return "not measured: the run's rows are not there"
@@ -77,8 +83,7 @@ def difference(result: Result, merged: Path, size_bytes: int, device: str | None
     )
     model = loading.load_model(spec, own, lambda *_: None)
     model.eval()
-    after = _logits(model, rows, hear, "the merged model")
-    return _compared(zip(before, after, strict=True))
+    return _compared(zip(before, _logits(model, rows, hear, "the merged model"), strict=True))
 
 
 def _compared(pairs: Any) -> Difference:

@@ -188,8 +188,7 @@ class WarmRunner:
                     break
                 told = json.loads(line)
                 if "part" in told:
-                    if hear := self._hearing.get(told["id"]):
-                        hear(told["part"])
+                    self._hear(told["id"], told["part"])
                     continue
                 future = self._waiting.pop(told["id"], None)
                 if future is None:
@@ -199,6 +198,14 @@ class WarmRunner:
                 else:
                     future.set_exception(SftuiError(**told["error"]))
         self._fail_all()
+
+    def _hear(self, number: int, part: dict[str, Any]) -> None:
+        hear = self._hearing.get(number)
+        try:
+            if hear is not None:
+                hear(part)
+        except Exception:  # noqa: BLE001 - whoever hears may have lost its terminal; the answers must go on all the same
+            self._hearing.pop(number, None)
 
     def _fail_all(self) -> None:
         while self._waiting:

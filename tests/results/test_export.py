@@ -232,3 +232,15 @@ def test_the_command_tells_what_it_made_and_why_not(qlora: RunFolder, tmp_path: 
     assert made["kind"] == "adapter"
     assert run("--adapter", "x", "--merged", "y").returncode == 2, "one thing at a time"
     assert run().returncode == 2
+
+
+def test_a_model_that_is_too_large_to_compare_is_exported_all_the_same(
+    qlora: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("core.results.difference.load_result", no_memory)
+    made, _ = export(qlora, "merged", tmp_path / "out")
+    assert dict(made.facts)["merged against the adapter on its base"].startswith("not measured: there is not enough")
+    assert (tmp_path / "out" / "model.safetensors").exists()
