@@ -19,13 +19,16 @@ _COUNTS = ((1e12, 1e12, " T"), (1e9, 1e9, " B"), (1e6, 1e6, " M"), (1e4, 1e3, " 
 
 
 def axis_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten) from `low` to `high`: at least two, at most `most`."""
+    """Round values (1, 2 or 5 times a power of ten) from `low` to `high`: at least two, `most` or one more."""
     spread = (high - low) or abs(high) or 1.0
     power = math.floor(math.log10(spread))
     best: list[float] = []
     for size in (factor * 10.0**exponent for exponent in (power, power - 1, power - 2) for factor in (5, 2, 1)):
         start, end = math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9)
         if end - start + 1 > most:
+            if len(best) < 2 and end - start <= most:
+                # One too many is better than none that is round.
+                best = [index * size for index in range(start, end + 1)]
             break
         best = [index * size for index in range(start, end + 1)]
     return best if len(best) >= 2 else [low, low + spread]
