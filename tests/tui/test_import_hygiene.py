@@ -73,7 +73,7 @@ def test_core_never_loads_the_terminal(name: str, tmp_path: Path) -> None:
 
 def test_every_folder_of_the_app_is_a_package() -> None:
     found = {info.name for info in pkgutil.walk_packages(tui_app.__path__, "tui_app.") if info.ispkg}
-    assert found == {"tui_app.screens", "tui_app.widgets", "tui_app.dialogs"}
+    assert found == {"tui_app.charts", "tui_app.screens", "tui_app.widgets", "tui_app.dialogs"}
 
 
 def test_widgets_never_import_screens_or_the_app_and_screens_never_each_other() -> None:
