@@ -52,9 +52,8 @@ class RunsScreen(ChosenRunKeys):
     """The list of runs, live."""
 
     HELP = (
-        "Every run on this machine. Live ones move by themselves; a run goes on when you leave.\n"
-        "Peak is the most memory that a run held, and how far that is from what was planned. ◆ is a marked run: mark "
-        "two to six and press v to see them in one chart, with what differs between them."
+        "Every run on this machine; a run goes on when you leave. Peak is the most memory it held, against the plan. "
+        "Mark two to six (◆) and press v to compare them."
     )
     BINDINGS = [
         Binding("n", "new", "New run", tooltip="Set up a run"),
