@@ -64,9 +64,15 @@ def test_a_qlora_run_tells_each_step_and_leaves_an_adapter_that_changes_the_answ
         assert step.learning_rate > 0
         assert step.grad_norm is not None
         assert math.isfinite(step.grad_norm)
+        assert step.entropy is not None
+        assert step.optimizer_seconds is not None
+        assert 0 < step.optimizer_seconds < step.seconds
+    assert all(step.data_seconds is not None and 0 <= step.data_seconds < 60 for step in steps[1:])
     assert [step.tokens_seen for step in steps] == sorted({step.tokens_seen for step in steps})
     assert [event.step for event in told if isinstance(event, events.EvaluationCompleted)] == [3, 6]
-    assert only(told, events.TrainingStarted).max_steps == 6
+    begun = only(told, events.TrainingStarted)
+    assert (begun.max_steps, begun.rows_per_step, begun.evaluate_every, begun.save_every) == (6, 2, 3, 3)
+    assert begun.recomputes is False
     assert (only(told, events.DataPrepared).train_rows, only(told, events.DataPrepared).held_out_rows) == (32, 8)
     phases = [event.phase for event in told if isinstance(event, events.PhaseStarted)]
     assert list(dict.fromkeys(phases)) == ["preparing", "loading", "adapting", "training", "saving"]
