@@ -42,7 +42,7 @@ def build_inventory(folder: Path, auto_class: AutoClass) -> Inventory:
     Code of the model's own runs only where the user has allowed what is there now. A checkpoint that is stored
     quantized is built as if it were not. Raises SftuiError when transformers cannot build the model.
     """
-    trusted = _trusts_own_code(folder)
+    trusted = trusts_own_code(folder)
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
         for part in (config, config.get_text_config()):
@@ -94,7 +94,8 @@ def inventory_of(config: Any, auto_class: AutoClass, *, trusted: bool = False) -
     return Inventory(model.config.model_type, auto_class, library_versions(), tuple(found))
 
 
-def _trusts_own_code(folder: Path) -> bool:
+def trusts_own_code(folder: Path) -> bool:
+    """Whether code of the model's own runs: where it is needed, and the user has allowed what is there now."""
     remote = find_remote_code(folder, read_config(folder))
     # Most models that bring code are in transformers too, which is used then.
     return remote is not None and detect(folder).remote_code == remote and is_allowed(remote)

@@ -28,6 +28,7 @@ HEAVY = {
     "core.models.inventory",
     "core.memory.probe",
     "core.memory.simulate",
+    "core.memory.layer_tracing",
     "core.memory.simulated_gpu",
     "core.memory.simulated_memory",
     "core.memory.simulated_model",

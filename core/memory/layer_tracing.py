@@ -1,0 +1,338 @@
+"""Goes through one layer of each kind of a model with fake tensors, forwards and backwards, and notes its sizes."""
+
+import contextlib
+import copy
+import re
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import transformers.masking_utils
+from torch import nn
+from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
+
+from core.errors import SftuiError
+from core.memory.layer_traces import (
+    AttentionKind,
+    Growth,
+    Input,
+    LayerKind,
+    LayerTraces,
+    ModelTrace,
+    condition,
+    keep_traces,
+)
+from core.memory.quick_fake import QuickFakeMode
+from core.memory.simulated_gpu import AsOnGpu, replaced
+from core.memory.simulated_memory import MemoryCount
+from core.memory.simulated_model import materialize
+from core.models.architecture import AutoClass
+from core.models.inventory import float32_names, trusts_own_code
+
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+# Multiples of what linear attention works through at a time; far enough apart to tell pairs from tokens.
+_LENGTHS = (512, 1024, 2048)
+_DTYPES = {16: torch.bfloat16, 32: torch.float32}
+_ATTENTIONS: dict[str, tuple[AttentionKind, ...]] = {"eager": ("eager",), "sdpa": ("fused", "masked")}
+
+
+def trace_layers(folder: Path, auto_class: AutoClass) -> LayerTraces:
+    """What the layers of the model in `folder` hold under all conditions, which is kept on disk as well; seconds.
+
+    What the model's code does not do with fake tensors, or not in an implementation of attention, is left out.
+    """
+    trusted = trusts_own_code(folder)
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
+    for part in (config, config.get_text_config()):
+        part.__dict__.pop("quantization_config", None)
+    traces = traces_of(config, auto_class, trusted=trusted)
+    keep_traces(folder, auto_class, traces)
+    return traces
+
+
+def traces_of(config: Any, auto_class: AutoClass, *, trusted: bool = False) -> LayerTraces:
+    """The traces of the model that a configuration describes."""
+    found: dict[str, ModelTrace] = {}
+    with replaced(transformers.masking_utils, "is_tracing", lambda _tensor=None: False):
+        for bits, dtype in _DTYPES.items():
+            for implementation, attentions in _ATTENTIONS.items():
+                # The code of any model may ask fake tensors for what they do not have.
+                with contextlib.suppress(Exception):
+                    model = _Layers(config, auto_class, dtype, implementation, trusted)
+                    for attention in attentions:
+                        for trains_all in (False, True):
+                            for on_gpu in (False, True):
+                                passes = [
+                                    _Pass(model, attention, tokens, trains_all=trains_all, on_gpu=on_gpu)
+                                    for tokens in _LENGTHS
+                                ]
+                                name = condition(attention, trains_all=trains_all, bits=bits, on_gpu=on_gpu)
+                                found[name] = _trace(model, passes, trains_all=trains_all)
+    return LayerTraces(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Storage:
+    """A storage, which may be gone."""
+
+    reference: weakref.ref[Any]
+    bytes: int
+
+    @property
+    def is_alive(self) -> bool:
+        return self.reference() is not None
+
+
+@dataclass
+class _Seen:
+    """What one pass has shown of a layer, in bytes."""
+
+    before: int = 0
+    kept: int = 0
+    working: int = 0
+    stream: int = 0
+    """Of what comes out."""
+    given: "_Storage | None" = None
+    """What comes in."""
+    inputs: list[tuple[str, float, int, "_Storage"]] = field(default_factory=list)
+    kept_inputs: frozenset["_Storage"] = frozenset()
+
+
+class _Layers:
+    """A model of fake tensors with one layer of each kind, and before them the one that is the first."""
+
+    def __init__(self, config: Any, auto_class: AutoClass, dtype: torch.dtype, attention: str, trusted: bool) -> None:
+        with torch.device("meta"):
+            whole = getattr(transformers, auto_class).from_config(
+                copy.deepcopy(config), dtype=dtype, attn_implementation=attention, trust_remote_code=trusted
+            )
+        kept_in_float32 = float32_names(whole, dtype, whole.state_dict().keys())
+        for name, parameter in whole.named_parameters():
+            if name in kept_in_float32:
+                parameter.data = parameter.data.float()
+        self.dtype = dtype
+        self.model = whole
+        self.backbone = getattr(whole, whole.base_model_prefix)
+        self.names = {module: name for name, module in whole.named_modules()}
+        self.layers, self.counts = self._one_of_each()
+        whole.train()
+        self.mode = QuickFakeMode()
+        with self.mode:
+            materialize(whole, double_quant=False)
+
+    def _one_of_each(self) -> tuple[list[nn.Module], list[int]]:
+        """The layers that are left, and of how many those after the first are examples."""
+        owner, attribute, layers = _decoder(self.model)
+        text = self.model.config.get_text_config()
+        types = getattr(text, "layer_types", None)
+        if not isinstance(types, list) or len(types) != len(layers):
+            types = None
+        kinds: dict[Any, list[int]] = {}
+        for index, layer in enumerate(layers):
+            kinds.setdefault((types[index] if types else "", _likeness(layer)), []).append(index)
+        # The last of each kind, so that the first one is not also its own example.
+        examples = [indices[-1] for indices in kinds.values()]
+        kept = [layers[0], *(layers[index] for index in examples)]
+        if examples[0] == 0:
+            kept[1] = copy.deepcopy(layers[0])
+            for new, old in zip(kept[1].modules(), layers[0].modules(), strict=True):
+                self.names[new] = self.names[old]
+        setattr(owner, attribute, nn.ModuleList(kept))
+        if types:
+            text.layer_types = [types[index] for index in (0, *examples)]
+        text.num_hidden_layers = len(kept)
+        return kept, [len(indices) for indices in kinds.values()]
+
+
+class _Pass(MemoryCount):
+    """One pass over one row of so many tokens, forwards and backwards."""
+
+    def __init__(
+        self, model: _Layers, attention: AttentionKind, tokens: int, *, trains_all: bool, on_gpu: bool
+    ) -> None:
+        super().__init__(1, masks_are_plain=attention != "masked")
+        self.tokens = tokens
+        self.seen = [_Seen() for _ in model.layers]
+        self._current: _Seen | None = None
+        self._hooks: list[Any] = []
+        self._given_beside: set[_Storage] = set()
+        self._storages: dict[int, _Storage] = {}
+        model.model.requires_grad_(trains_all)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._unhook)
+            stack.enter_context(model.mode)
+            for tensor in (*model.model.parameters(), *model.model.buffers()):
+                self.take(tensor)
+            self._watch(model)
+            stack.enter_context(self)
+            if on_gpu:
+                stack.enter_context(AsOnGpu(self.pass_through))
+            self._go(model)
+
+    def _go(self, model: _Layers) -> None:
+        self.part = "batch"
+        ids = torch.empty((1, self.tokens), dtype=torch.long)
+        mask = torch.empty_like(ids)
+        self.part = "body"
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model.dtype != torch.float32):
+            output = model.backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+        hidden = output.last_hidden_state
+        del output
+        self.answer = hidden.numel() * hidden.element_size()
+        for seen in self.seen:
+            # What came in was there before: it is kept by this layer if by any.
+            seen.kept += seen.given.bytes if seen.given is not None and seen.given.is_alive else 0
+        self.around = self.exact("body") - self.answer - sum(seen.kept for seen in self.seen)
+        self.passed = sum(storage.bytes for storage in self._given_beside if not storage.is_alive)
+        hidden.backward(torch.empty_like(hidden))
+
+    def _watch(self, model: _Layers) -> None:
+        for seen, layer in zip(self.seen, model.layers, strict=True):
+            self._hooks += [
+                layer.register_forward_pre_hook(
+                    lambda _m, a, k, seen=seen: self._enter(seen, (a, k)), with_kwargs=True
+                ),
+                layer.register_forward_hook(lambda _m, _a, output, seen=seen: self._leave(seen, output)),
+            ]
+            for module in layer.modules():
+                if isinstance(module, nn.Linear | Conv1D):
+                    name = _INDEX.sub("*", f"{model.names[module]}.weight")
+                    self._hooks += [
+                        module.register_forward_pre_hook(lambda _m, a, name=name: self._given(name, a[0])),
+                        # An adapter of the first layer makes gradients flow from there.
+                        module.register_forward_hook(lambda _m, _a, output: _with_gradient(output)),
+                    ]
+        for parameter in model.model.parameters():
+            if parameter.requires_grad:
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(_forget))
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enter(self, seen: _Seen, given: Any) -> None:
+        self._current = seen
+        hidden = given[0][0] if given[0] else given[1]["hidden_states"]
+        seen.given = self._storage_of(hidden)
+        beside = (self._storage_of(tensor) for tensor in tree_leaves(given) if isinstance(tensor, torch.Tensor))
+        self._given_beside |= {storage for storage in beside if storage is not None and storage != seen.given}
+        seen.before = self.exact("body")
+        self._start()
+
+    def _given(self, name: str, tensor: torch.Tensor) -> None:
+        if self._current is not None and (storage := self._storage_of(tensor)) is not None:
+            width = tensor.numel() / self.tokens
+            self._current.inputs.append((name, width, tensor.element_size(), storage))
+
+    def _leave(self, seen: _Seen, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        self._current = None
+        seen.stream = hidden.numel() * hidden.element_size()
+        # What comes out is the next one's.
+        seen.kept = self.exact("body") - seen.before - seen.stream
+        seen.working = self._more()
+        own = self._storage_of(hidden)
+        seen.kept_inputs = frozenset(one for *_, one in seen.inputs if one.is_alive and one != own)
+        hidden.register_hook(lambda _gradient: self._turn(seen))
+
+    def _turn(self, seen: _Seen) -> None:
+        """The gradient of a layer's output is there: the one after it is done, and it begins."""
+        self._finish()
+        self._current = seen
+        self._start()
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            held = self._current.kept + self._more()
+            self._current.working = max(self._current.working, held) + self._current.stream
+
+    def _start(self) -> None:
+        self._base = self.allocator.allocated_peak = self.allocator.allocated
+
+    def _more(self) -> int:
+        return self.allocator.allocated_peak - self._base
+
+    def _storage_of(self, tensor: torch.Tensor) -> _Storage | None:
+        reference, _, part, size = self._blocks[tensor.untyped_storage()._cdata]
+        return self._storages.setdefault(id(reference), _Storage(reference, size)) if part == "body" else None
+
+
+def _trace(model: _Layers, passes: list[_Pass], *, trains_all: bool) -> ModelTrace:
+    counts = [1, *model.counts]
+    kinds = []
+    for index, count in enumerate(counts):
+        seen = [one.seen[index] for one in passes]
+        kinds.append(
+            LayerKind(
+                count,
+                _growth([one.kept for one in seen]),
+                _growth([one.working for one in seen]),
+                tuple(_inputs(seen[-1])),
+            )
+        )
+    longest = passes[-1]
+    return ModelTrace(
+        around=_growth([one.around for one in passes]),
+        passed=_growth([one.passed for one in passes]),
+        stream=longest.seen[-1].stream / longest.tokens,
+        answer=longest.answer / longest.tokens,
+        first=None if trains_all else kinds[0],
+        kinds=tuple(kinds[1:]),
+    )
+
+
+def _inputs(seen: _Seen) -> Iterable[Input]:
+    numbers: dict[_Storage, int] = {}
+    for name, width, element, storage in seen.inputs:
+        yield Input(name, width, element, numbers.setdefault(storage, len(numbers)), storage in seen.kept_inputs)
+
+
+def _growth(sizes: list[int]) -> Growth:
+    """The parabola through three sizes; a line, or less, where they bend the other way."""
+    (a, b, c), (x, y, z) = _LENGTHS, sizes
+    first, second = (y - x) / (b - a), (z - y) / (c - b)
+    by_pair = (second - first) / (c - a)
+    if by_pair <= 0:
+        by_pair = 0.0
+        by_token = (z - x) / (c - a)
+    else:
+        by_token = first - by_pair * (a + b)
+    return Growth(max(0.0, z - c * (by_token + c * by_pair)), by_token, by_pair)
+
+
+def _decoder(model: Any) -> tuple[nn.Module, str, list[nn.Module]]:
+    """The list of the language model's layers: what holds it, by what name, and the layers."""
+    found = [
+        (owner, name, list(child))
+        for owner in model.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, nn.ModuleList)
+        and all(isinstance(layer, GradientCheckpointingLayer) for layer in child)
+        and len(child)
+    ]
+    text = model.config.get_text_config().num_hidden_layers
+    for one in found:
+        if len(one[2]) == text:
+            return one
+    raise SftuiError("No layers", f"{type(model).__name__} has no list of layers to trace.", "")
+
+
+def _likeness(layer: nn.Module) -> tuple[Any, ...]:
+    classes = tuple(type(module).__name__ for module in layer.modules())
+    return classes, tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
+
+
+def _with_gradient(output: torch.Tensor) -> None:
+    if not output.requires_grad:
+        output.requires_grad_()
+
+
+def _forget(parameter: torch.Tensor) -> None:
+    parameter.grad = None
