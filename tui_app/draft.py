@@ -114,7 +114,8 @@ class Draft:
         """This draft with what its rows are in tokens."""
         draft = replace(self, tokens=tokens)
         # While rows are counted, figures come every second, and mostly they change nothing else.
-        return draft if draft._token_problems() == self._token_problems() else draft._rebuilt()
+        same = draft._token_problems() == self._token_problems() and draft._longest == self._longest
+        return draft if same else draft._rebuilt()
 
     def with_simulated(self, simulated: Simulated | None) -> "Draft":
         """This draft with what a simulation told of it."""
@@ -209,7 +210,7 @@ class Draft:
         if plan is None or spec is None or model is None or self.plan_of_valid(spec).verdict == "unknown":
             return None
         # The same device and facts make a plan of every spec that is valid, and these are.
-        return find_room(spec, self.plan_of_valid, self.plan_of_valid, model.architecture.context_length)
+        return find_room(spec, self.plan_of_valid, self._plan_of_full_rows, model.architecture.context_length)
 
     def find_fit(self) -> Fit:
         """The way to a spec that fits, or to a faster one. Raises SftuiError where that cannot be told."""
@@ -223,7 +224,13 @@ class Draft:
 
     def plan_of_valid(self, spec: RunSpec) -> Plan:
         """The plan of a spec that differs from this one in what is no reason to refuse it."""
-        plan, refused = self._planned(spec)
+        return self._valid(self._planned(spec))
+
+    def _plan_of_full_rows(self, spec: RunSpec) -> Plan:
+        return self._valid(self._planned(spec, counted=False))
+
+    def _valid(self, planned: tuple[Plan | None, tuple[Problem, ...]]) -> Plan:
+        plan, refused = planned
         if plan is None:
             said = refused[0].message if refused else "There is no plan for it."
             raise SftuiError("No plan", said)
@@ -267,11 +274,21 @@ class Draft:
         )
         return replace(self, spec=spec, planned=planned, problems=problems, plan=plan, left_out=typed)
 
-    def _planned(self, spec: RunSpec | None) -> tuple[Plan | None, tuple[Problem, ...]]:
+    @property
+    def _lengths(self) -> TokenStatistics | None:
+        """What is known of all rows' lengths; None while they are counted."""
+        return self.tokens if self.tokens is not None and self.tokens.counted == self.tokens.rows else None
+
+    @property
+    def _longest(self) -> int | None:
+        return self._lengths.longest_length if self._lengths is not None else None
+
+    def _planned(self, spec: RunSpec | None, *, counted: bool = True) -> tuple[Plan | None, tuple[Problem, ...]]:
         if spec is None or self.gpus is None or self.host is None:
             return None, ()
         try:
-            return make_plan(spec, self.model, self.gpus, self.host, self.data), ()
+            lengths = self._lengths if counted else None
+            return make_plan(spec, self.model, self.gpus, self.host, self.data, lengths=lengths), ()
         except SftuiError as error:
             return None, (Problem("memory", "error", f"{error.title}: {error.message}", error.hint),)
 
@@ -283,7 +300,9 @@ class Draft:
             return replace(plan, memory=with_words(plan.memory, known.words)) if plan.memory else plan
         assert self.gpus is not None
         assert self.host is not None
-        return make_plan(spec, self.model, self.gpus, self.host, self.data, simulation=known.simulation)
+        return make_plan(
+            spec, self.model, self.gpus, self.host, self.data, lengths=self._lengths, simulation=known.simulation
+        )
 
     def _token_problems(self, spec: RunSpec | None = None) -> tuple[Problem, ...]:
         spec = spec or self.planned

@@ -73,7 +73,12 @@ def calibration_for(device: str, driver: str | None, versions: str) -> Calibrati
 
     Runs with this driver and these libraries count; where there is none yet, all on this model.
     """
-    on_device = [one for one in _read(_file()) if one.device == device]
+    file = _file()
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    on_device = [one for one in _read(file, (state.st_mtime_ns, state.st_size)) if one.device == device]
     used = [one for one in on_device if (one.driver, one.versions) == (driver or "", versions)] or on_device
     used = used[-_USED:]
     if not used:
@@ -102,8 +107,9 @@ def _file() -> Path:
     return paths.state_home() / "calibration.jsonl"
 
 
-def _read(file: Path) -> list[Record]:
-    """The records, the newest last; torn lines and nonsense are passed over."""
+@functools.lru_cache(maxsize=1)
+def _read(file: Path, _state: tuple[int, int]) -> list[Record]:
+    """The records, the newest last; torn lines and nonsense are passed over. Read again only in another state."""
     try:
         lines = file.read_bytes().splitlines()
     except OSError:

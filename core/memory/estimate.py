@@ -1,7 +1,7 @@
 """What training holds in memory, by arithmetic over a model's weights: base weights and training state.
 
 Exact to the byte over an inventory; over a checkpoint's files, for the layers that core.models.layers recognises.
-Activations, the loss head and the allocator are not estimated yet, and are None rather than zero.
+Activations, the loss head and the allocator are None here: core.memory.step_parts adds them.
 """
 
 import re
@@ -32,7 +32,7 @@ _NESTED_CODE_BYTES = 256 * 4
 _OFFSET_BYTES = 4
 
 _TIGHT_SHARE = 0.92
-_NOT_YET = "not estimated yet"
+_NOT_YET = "not estimated"
 _EXPERTS = "peft also adapts the experts of this mixture; their size is known once the model is built"
 
 
@@ -61,6 +61,8 @@ class MemoryEstimate:
     quantized_parameters: int
     embeddings_bytes: int
     """Embedding tables and output head, which stay in the compute dtype: a share of base_weights."""
+    correction_bytes: int = 0
+    """By how much runs before this one have corrected it."""
     exact: bool = False
     """From the model's own modules; otherwise from the names and shapes in its files."""
 
@@ -200,18 +202,21 @@ def _source(weights: ModelWeights) -> str:
 
 def verdict(estimate: MemoryEstimate, free_bytes: int | None) -> tuple[Verdict, str]:
     """Return whether training fits into `free_bytes` of device memory, and why, in words."""
-    known = human_bytes(estimate.known_bytes)
+    needed = estimate.known_bytes
+    known = human_bytes(needed)
     if free_bytes is None:
         return "unknown", f"{known} are needed at least; the free memory of the device is not known"
     free = human_bytes(free_bytes)
-    if estimate.known_bytes > free_bytes:
-        return "does_not_fit", f"weights and training state alone take {known}, and {free} are free"
     missing = [part.name.replace("_", " ") for part in estimate.parts if part.bytes is None]
+    if needed > free_bytes:
+        what = "weights and training state alone take" if missing else "it takes"
+        return "does_not_fit", f"{human_bytes(needed - free_bytes)} too much: {what} {known}, and {free} are free"
     if missing:
         return "unknown", f"{', '.join(missing)} are not counted yet; the rest takes {known} of {free}"
-    if estimate.known_bytes > free_bytes * _TIGHT_SHARE:
-        return "tight", f"{known} of {free}: little is left for fragmentation"
-    return "fits", f"{known} of {free}"
+    spare = human_bytes(free_bytes - needed)
+    if needed > free_bytes * _TIGHT_SHARE:
+        return "tight", f"{spare} to spare of {free}: little is left for fragmentation"
+    return "fits", f"{spare} to spare; {known} of {free}"
 
 
 def _quantized_bytes(weight: Weight, quantization: Quantization) -> int:

@@ -12,14 +12,18 @@ from core.data.data_problems import HELD_OUT_FIELD, data_problems, held_out_prob
 from core.data.facts import DataFacts
 from core.data.packing import packing_problems
 from core.data.request import held_out_request, training_request
+from core.data.token_statistics import TokenStatistics
 from core.devices.choose import ChosenDevice, choose_device
 from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
 from core.errors import SftuiError
+from core.memory.batch_shape import batch_shape
+from core.memory.calibration import calibration_for, versions_here
 from core.memory.estimate import MemoryEstimate, Verdict, verdict
 from core.memory.simulated import Simulation
 from core.memory.simulation_plan import simulation_problems, with_simulation
-from core.memory.spec_estimate import adapter_choices, estimate_of
+from core.memory.spec_estimate import adapted_by, adapter_choices, estimate_of
+from core.memory.step_parts import with_allocator, with_step
 from core.memory.stored_weights import stored_weights
 from core.memory.target_problems import target_problems
 from core.memory.weight_problems import weight_problems
@@ -122,6 +126,7 @@ class Plan:
                 "total_is_complete": self.memory.total_is_complete if self.memory else False,
                 "parts": parts,
                 "basis": {part.name: part.basis for part in self.memory.parts} if self.memory else {},
+                "correction_bytes": self.memory.correction_bytes if self.memory else 0,
                 "level": {part.name: part.level for part in self.memory.parts} if self.memory else {},
             },
             "device": {
@@ -202,11 +207,13 @@ def make_plan(
     host: HostSnapshot,
     data: DataFacts | None = None,
     *,
+    lengths: TokenStatistics | None = None,
     simulation: Simulation | None = None,
 ) -> Plan:
     """The plan of a spec over what is known; fast enough for every key. A simulation is of this very spec.
 
-    Pure but for CUDA_VISIBLE_DEVICES, and for the files of an adapter to start from.
+    `lengths` are those of all rows; without them rows are taken to be as long as max_length. Pure but for
+    CUDA_VISIBLE_DEVICES, the files of an adapter to start from, and the record of earlier runs.
     """
     problems: list[Problem] = []
     try:
@@ -250,9 +257,16 @@ def make_plan(
     if memory is None:
         reason = "weights that are stored quantized cannot all be trained"
         return Plan(None, device, "unknown", reason, tuple(choices), tuple(problems))
+    on_gpu = chosen.gpu is not None
+    memory = with_step(
+        memory, spec, model.weights, model.architecture, adapted_by(spec, model.weights) if spec.use_peft else (),
+        dtype=dtype.value, attention=attention, shape=batch_shape(spec, lengths), on_gpu=on_gpu,
+    )  # fmt: skip
     if simulation is not None:
         problems += simulation_problems(memory, simulation)
         memory = with_simulation(memory, simulation)
+    known = calibration_for(chosen.gpu.name, gpus.driver_version, versions_here()) if chosen.gpu is not None else None
+    memory = with_allocator(memory, on_gpu=on_gpu, simulation=simulation, calibration=known)
     word, reason = verdict(memory, device.free_bytes)
     return Plan(memory, device, word, reason, tuple(choices), tuple(problems))
 
@@ -267,7 +281,8 @@ def describe_plan(plan: Plan) -> str:
             lines.append(f"  {part.name.replace('_', ' '):24} {size:>10}  {part.basis}")
         trainable = human_count(plan.memory.trainable_parameters)
         known = human_bytes(plan.memory.known_bytes)
-        lines.append(f"  {'known so far':24} {known:>10}  {trainable} parameters are trained")
+        total = "total" if plan.memory.total_is_complete else "known so far"
+        lines.append(f"  {total:24} {known:>10}  {trainable} parameters are trained")
     lines.append(f"verdict  {plan.verdict.replace('_', ' ')}: {plan.verdict_reason}")
     lines += [f"chosen   {choice.name} = {safe(choice.value)} ({safe(choice.reason)})" for choice in plan.choices]
     lines += [f"{problem.level}  {safe(str(problem))}" for problem in plan.problems]

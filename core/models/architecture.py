@@ -42,6 +42,7 @@ _CONTEXT = (
     "model_max_length",
 )
 _INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+_ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
 
@@ -89,6 +90,8 @@ class Architecture:
     """As the model card names it: "apache-2.0"."""
     remote_code: RemoteCode | None = None
     """Code of the model's own, allowed by the user, without which it cannot be loaded."""
+    activation: str | None = None
+    """The function in its feed-forward layers: "silu"."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ def _describe(
         alternatives=way.alternatives,
         license=read_license(folder),
         remote_code=way.remote_code,
+        activation=next((name for key in _ACTIVATION if isinstance(name := look.value(key), str)), None),
     )
 
 

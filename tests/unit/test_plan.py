@@ -17,6 +17,8 @@ from core.data.request import training_request
 from core.data.token_statistics import Batching, TokenCounts, statistics
 from core.devices.gpu import GpuReading
 from core.devices.host import HostSnapshot
+from core.memory.calibration import Record, record, versions_here
+from core.memory.estimate import MemoryPart
 from core.memory.plan import ModelFacts, Plan, describe_plan, make_plan, plan_here, read_model
 from core.models.inventory_file import Inventory, InventoryParameter
 from core.spec.build import build_spec, check_values
@@ -24,6 +26,7 @@ from core.spec.presets import PRESETS
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
 from tests.unit.test_choose_device import NONE, gpu, reading
+from tests.unit.test_token_statistics import counts_of
 
 GB = 10**9
 HOST = HostSnapshot(4, 0.0, 16 * GB, 8 * GB, 8 * GB, 100 * GB, "A CPU")
@@ -83,12 +86,44 @@ def test_cuda_visible_devices_is_heeded(model: ModelFacts, monkeypatch: pytest.M
     assert make_plan(spec(), model, ONE_GPU, HOST).device.kind == "cpu"
 
 
-def test_parts_that_are_not_counted_yet_leave_the_verdict_open(model: ModelFacts) -> None:
+def test_all_parts_are_counted_and_the_verdict_names_what_is_to_spare(model: ModelFacts) -> None:
     plan = make_plan(spec(), model, ONE_GPU, HOST)
-    assert plan.verdict == "unknown"
-    assert "activations" in plan.verdict_reason
+    assert plan.verdict == "fits"
+    assert "to spare" in plan.verdict_reason
     assert plan.memory is not None
-    assert not plan.memory.total_is_complete
+    assert plan.memory.total_is_complete
+    assert {part.name: part.level for part in plan.memory.parts}["activations"] == "estimated"
+
+
+def test_rows_of_no_known_length_leave_the_verdict_open(model: ModelFacts) -> None:
+    plan = make_plan(spec(max_length=None), model, ONE_GPU, HOST)
+    assert plan.verdict == "unknown"
+    assert "activations, logits" in plan.verdict_reason
+
+
+def test_rows_that_are_counted_are_planned_as_long_as_they_are(model: ModelFacts) -> None:
+    lengths = statistics(counts_of([10, 90]), Batching(1024, 4))
+    long, short = (make_plan(spec(), model, ONE_GPU, HOST, lengths=known) for known in (None, lengths))
+    assert long.memory is not None
+    assert short.memory is not None
+    assert short.memory.known_bytes < long.memory.known_bytes
+    assert "90 tokens" in next(part.basis for part in short.memory.parts if part.name == "activations")
+
+
+def test_what_earlier_runs_held_corrects_the_next_plan(model: ModelFacts) -> None:
+    def allocator() -> MemoryPart:
+        memory = make_plan(spec(), model, ONE_GPU, HOST).memory
+        assert memory is not None
+        return next(part for part in memory.parts if part.name == "allocator_and_context")
+
+    before = allocator()
+    name, driver = ONE_GPU.gpus[0].name, ONE_GPU.driver_version or ""
+    for _ in range(3):
+        record(Record(name, driver, versions_here(), 5 * GB, 0, 6 * GB))
+    after = allocator()
+    assert after.bytes == (before.bytes or 0) + GB
+    assert after.level == "measured"
+    assert "3 runs on this GPU: mean error 16.7%" in after.basis
 
 
 def test_what_does_not_fit_already_by_its_weights_is_said(model: ModelFacts) -> None:
@@ -304,7 +339,7 @@ def test_its_json_has_one_shape(model: ModelFacts, known: bool) -> None:
     plan = make_plan(spec(sftui={"device": "3"}), model if known else None, GpuReading((), None, None), HOST)
     told = json.loads(json.dumps(plan.to_json(), allow_nan=False))
     assert set(told) == {"memory", "device", "verdict", "verdict_reason", "choices", "problems"}
-    assert set(told["memory"]) == {"total_bytes", "total_is_complete", "parts", "basis", "level"}
+    assert set(told["memory"]) == {"total_bytes", "total_is_complete", "parts", "basis", "level", "correction_bytes"}
     assert list(told["memory"]["parts"]) == PARTS
     assert set(told["device"]) == {"name", "total_bytes", "free_bytes"}
     assert told["verdict"] in ("fits", "tight", "does_not_fit", "unknown")
@@ -323,7 +358,7 @@ def test_a_person_reads_all_of_it_in_harmless_lines(model: ModelFacts) -> None:
     text = describe_plan(make_plan(spec(), model, hostile, HOST))
     assert "\x1b" not in text
     assert "device   L4␛[2J: 20.0 GB free of 24.0 GB" in text
-    assert "verdict  unknown: " in text
+    assert "verdict  fits: " in text
     assert "chosen   dtype = bfloat16 (compute capability 8.9)" in text
     assert all(part.replace("_", " ") in text for part in PARTS)
     assert "error  sftui.device:" in describe_plan(make_plan(spec(sftui={"device": "9"}), None, NONE, HOST))

@@ -1,0 +1,103 @@
+"""The parts of an estimate that a step adds to weights and training state: activations, loss head, allocator."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from core.memory.activations import StepBytes, sizes_of, step_bytes, step_for
+from core.memory.adapters import Adapted
+from core.memory.batch_shape import BatchShape
+from core.memory.calibration import Calibration
+from core.memory.estimate import MemoryEstimate, MemoryPart
+from core.memory.simulated import Simulation
+from core.memory.weights import ModelWeights
+from core.models.architecture import Architecture
+from core.models.precision import DTYPE_BYTES
+from core.spec.run_spec import RunSpec
+
+# A CUDA context with the kernels of PyTorch, cuBLAS and bitsandbytes: 300 to 600 MB on most GPUs.
+_CONTEXT_BYTES = 500_000_000
+# Of what comes and goes: a simulated caching allocator left holes of 4 to 12 %.
+_HOLES = 0.08
+# What the libraries take in a runner's process before it has loaded anything, measured on Linux.
+_LIBRARIES_BYTES = 600_000_000
+# Loss options by which TRL computes all logits, a second time and in float32.
+_WITH_ALL_LOGITS = ("label_smoothing_factor", "compute_loss_func", "compute_metrics")
+_FLOAT32_LOGITS = 4
+
+
+def with_step(
+    memory: MemoryEstimate,
+    spec: RunSpec,
+    weights: ModelWeights,
+    architecture: Architecture,
+    adapted: Collection[Adapted] | None,
+    *,
+    dtype: str,
+    attention: str,
+    shape: BatchShape | None,
+    on_gpu: bool,
+) -> MemoryEstimate:
+    """The estimate with activations and loss head; as it was where something that they depend on is not known."""
+    sizes = sizes_of(architecture, weights)
+    if shape is None or sizes is None or (adapted is None and spec.use_peft):
+        missing = "no max_length is set, and the rows are not counted" if shape is None else "its layers are not known"
+        return _with(memory, {name: MemoryPart(name, None, f"not estimated: {missing}", "unknown")
+                              for name in ("activations", "logits")})  # fmt: skip
+    gradients = next((part.bytes or 0 for part in memory.parts if part.name == "gradients"), 0)
+    stored = weights.stored is not None
+    quantized = stored or spec.quantization != "none"
+    cast = DTYPE_BYTES["bfloat16"] if quantized and dtype != "float16" else None
+    step = replace(
+        step_for(spec, dtype, attention, shape, on_gpu=on_gpu, cast=cast), gradients=gradients, quantized=quantized
+    )
+    if any(one.by_weight for one in adapted or ()):
+        # Nothing is dropped out beside experts.
+        step = replace(step, dropout=0.0)
+    held = step_bytes(weights, sizes, step, adapted or ())
+    logits, words = held.logits, _head_words(held)
+    if any(spec.extra_arguments.get(name) for name in _WITH_ALL_LOGITS):
+        logits += 3 * step.tokens * sizes.vocabulary * _FLOAT32_LOGITS
+        words = "all logits, in float32 and more than once: the loss asks for them"
+    return _with(
+        memory,
+        {
+            "activations": MemoryPart("activations", held.activations, _words(spec, shape, attention), "estimated"),
+            "logits": MemoryPart("logits", logits, words, "estimated"),
+        },
+    )
+
+
+def with_allocator(
+    memory: MemoryEstimate, *, on_gpu: bool, simulation: Simulation | None, calibration: Calibration | None
+) -> MemoryEstimate:
+    """The estimate with what the process and its allocator take; the last part to be known."""
+    moving = sum(part.bytes or 0 for part in memory.parts if part.name in ("activations", "logits"))
+    if not on_gpu:
+        words = "Python and the libraries in the runner's process"
+        part = MemoryPart("allocator_and_context", _LIBRARIES_BYTES, words, "estimated")
+        return _with(memory, {part.name: part})
+    holes = simulation.allocator if simulation is not None else round(_HOLES * moving)
+    how = "simulated" if simulation is not None else f"{_HOLES:.0%} of what comes and goes"
+    words = f"CUDA's context, about 500 MB, and holes: {how}"
+    size = _CONTEXT_BYTES + holes
+    if calibration is not None:
+        size = max(0, size + calibration.extra_bytes)
+        runs = "1 run" if calibration.runs == 1 else f"{calibration.runs} runs"
+        words += f"; {runs} on this GPU: mean error {calibration.mean_error:.1%}"
+    part = MemoryPart("allocator_and_context", size, words, "estimated" if calibration is None else "measured")
+    correction = size - _CONTEXT_BYTES - holes
+    return replace(_with(memory, {part.name: part}), correction_bytes=correction)
+
+
+def _with(memory: MemoryEstimate, parts: dict[str, MemoryPart]) -> MemoryEstimate:
+    return replace(memory, parts=tuple(parts.get(part.name, part) for part in memory.parts))
+
+
+def _words(spec: RunSpec, shape: BatchShape, attention: str) -> str:
+    rows = f"{shape.rows} × {shape.tokens:,} tokens{', packed' if shape.packed else ''}"
+    kept = "one hidden state a layer is kept" if spec.activation_checkpointing else "all layers are kept"
+    return f"{rows}, {attention}; {kept}"
+
+
+def _head_words(held: StepBytes) -> str:
+    return "TRL's fused head, in tiles" if held.logits else "less than what the layers hold at the peak"
