@@ -147,7 +147,8 @@ class _Steps:
 
     def run(self) -> int:
         """Do two steps; returns the bytes that autograd keeps after the last forward pass."""
-        optimizer = self._optimizer()
+        # Whose state is told afterwards.
+        self._step = optimizer = self._optimizer()
         self._count.part = "body"
         self._forward_and_backward()
         optimizer()
