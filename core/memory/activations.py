@@ -50,6 +50,8 @@ class Step:
     """Bytes of an element of an adapter."""
     quantized: bool
     on_gpu: bool
+    all_logits: bool = False
+    """Whether the loss is computed from all logits at once, and not by TRL's fused head."""
     gradients: int = 0
     """Bytes of all gradients, which are another part of the plan."""
     accumulates: bool = False
@@ -354,6 +356,9 @@ def _head(sizes: ModelSizes, step: Step) -> tuple[int, int]:
         scored = tokens
     hidden = scored * sizes.hidden * step.element
     kept = hidden + scored * (8 + 4 * 4)
+    if step.all_logits:
+        # As they come, in float32, their log-softmax; and then the gradients of the first two.
+        return tokens * sizes.vocabulary * (step.element + 8), tokens * sizes.vocabulary * (4 + step.element)
     # TRL allocates whole tiles, however small the vocabulary is.
     tile = min(scored, _TILE_TOKENS) * _TILE_VOCABULARY * step.element
     if not step.on_gpu:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from core.memory.activations import StepBytes, sizes_of, step_bytes, step_for
+from core.memory.activations import Step, StepBytes, sizes_of, step_bytes, step_for
 from core.memory.adapters import Adapted
 from core.memory.batch_shape import BatchShape
 from core.memory.calibration import Calibration
@@ -20,9 +20,8 @@ _CONTEXT_BYTES = 500_000_000
 _HOLES = 0.08
 # What the libraries take in a runner's process before it has loaded anything, measured on Linux.
 _LIBRARIES_BYTES = 600_000_000
-# Loss options by which TRL computes all logits, a second time and in float32.
+# Loss options by which TRL computes all logits.
 _WITH_ALL_LOGITS = ("label_smoothing_factor", "compute_loss_func", "compute_metrics")
-_FLOAT32_LOGITS = 4
 
 
 def with_step(
@@ -53,16 +52,14 @@ def with_step(
     if any(one.by_weight for one in adapted or ()):
         # Nothing is dropped out beside experts.
         step = replace(step, dropout=0.0)
-    held = step_bytes(weights, sizes, step, adapted or ())
-    logits, words = held.logits, _head_words(held)
     if any(spec.extra_arguments.get(name) for name in _WITH_ALL_LOGITS):
-        logits += 3 * step.tokens * sizes.vocabulary * _FLOAT32_LOGITS
-        words = "all logits, in float32 and more than once: the loss asks for them"
+        step = replace(step, all_logits=True)
+    held = step_bytes(weights, sizes, step, adapted or ())
     return _with(
         memory,
         {
             "activations": MemoryPart("activations", held.activations, _words(spec, shape, attention), "estimated"),
-            "logits": MemoryPart("logits", logits, words, "estimated"),
+            "logits": MemoryPart("logits", held.logits, _head_words(held, step), "estimated"),
         },
     )
 
@@ -99,5 +96,7 @@ def _words(spec: RunSpec, shape: BatchShape, attention: str) -> str:
     return f"{rows}, {attention}; {kept}"
 
 
-def _head_words(held: StepBytes) -> str:
-    return "TRL's fused head, in tiles" if held.logits else "less than what the layers hold at the peak"
+def _head_words(held: StepBytes, step: Step) -> str:
+    if not held.logits:
+        return "less than what the layers hold at the peak"
+    return "all logits at once, as the loss asks for them" if step.all_logits else "TRL's fused head, in tiles"
