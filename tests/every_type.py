@@ -28,8 +28,8 @@ _NEEDED: dict[str, dict[str, Any]] = {
 }
 # Their layers differ from one another and name each other.
 _WHOLE = frozenset(
-    {"dory", "dots3_note", "dots3_note_text", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text",
-     "olmo_hybrid"}
+    {"dory", "dots3_note", "dots3_note_text", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified",
+     "gemma4_unified_text", "olmo_hybrid"}
 )  # fmt: skip
 # Both of their kinds of layers are in the first eight.
 _EIGHT = frozenset({"jamba", "nemotron_h", "qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text",
