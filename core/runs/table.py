@@ -1,11 +1,10 @@
 """All runs, a line each, at once however many they are: what has not changed is taken from a file of lines."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from core import paths
 from core.runs.ends import read_ends
@@ -62,7 +61,8 @@ class RunTable:
         }
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            paths.write_atomically(self._file, orjson.dumps({"version": _VERSION, "runs": lines}))
+            # Not orjson, which has no words for half a surrogate pair, as a model's name may have.
+            paths.write_atomically(self._file, json.dumps({"version": _VERSION, "runs": lines}))
         except OSError:
             # It only spares time.
             return
@@ -111,11 +111,11 @@ def _stamp(folder: RunFolder) -> Stamp:
 
 def _read(file: Path) -> dict[str, tuple[Stamp, RunSummary]]:
     try:
-        kept = orjson.loads(file.read_bytes())
+        kept = json.loads(file.read_bytes())
         if kept["version"] != _VERSION:
             return {}
         return {path: (entry["stamp"], _summary(entry["line"])) for path, entry in kept["runs"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -110,7 +110,7 @@ def test_what_would_leave_the_runs_folder_or_run_code_is_no_option(name: str, va
     _, output = told("plan", spec)
     assert f"{name}: is not used" in output
     assert "hf_canary" not in output + told("plan", spec, "--yaml")[1]
-    assert name not in told("plan", spec, "--yaml")[1]
+    assert f"\n{name}:" not in told("plan", spec, "--yaml")[1]
 
 
 @pytest.mark.parametrize("name", ["../rows.jsonl", "/etc/passwd", "a/../../rows.jsonl", "..", "~/rows.jsonl"])
