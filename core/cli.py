@@ -168,6 +168,7 @@ def _read_plan(options: argparse.Namespace, *, exact: bool = False) -> tuple[Any
 
 
 def _build_inventory(spec: Any) -> None:
+    from core.devices.gpu import GpuMonitor
     from core.memory.plan import read_model
     from core.runs.launch import WarmRunner
 
@@ -176,11 +177,17 @@ def _build_inventory(spec: Any) -> None:
     except SftuiError:
         # The plan says so too.
         return
-    if model.wants_inventory:
+    monitor = GpuMonitor()
+    on_gpu = bool(monitor.read().gpus) and spec.sftui.device != "cpu"
+    monitor.close()
+    if model.wants_inventory or model.wants_traces(on_gpu=on_gpu):
         warm = WarmRunner.start()
         try:
-            auto_class = model.architecture.auto_class
-            warm.ask({"ask": "inventory", "folder": str(model.folder), "auto_class": auto_class})
+            what = {"folder": str(model.folder), "auto_class": model.architecture.auto_class}
+            if model.wants_inventory:
+                warm.ask({"ask": "inventory", **what})
+            if model.architecture.stored_quantization is None:
+                warm.ask({"ask": "layers", **what, "on_gpu": on_gpu})
         finally:
             warm.close()
 

@@ -133,6 +133,10 @@ class DraftingApp(App[int]):
         model = self.draft.model if self.draft is not None else None
         if model is not None and model.wants_inventory and self.warm is not None:
             self._build_inventory(model, self.warm)
+        elif model is not None and self.warm is not None and self.draft is not None and self.draft.plan is not None:
+            on_gpu = self.draft.plan.device.kind == "gpu"
+            if model.wants_traces(on_gpu=on_gpu):
+                self._trace_layers(model, self.warm, on_gpu=on_gpu)
 
     @work(group="inventory", exclusive=True)
     async def _build_inventory(self, model: ModelFacts, warm: WarmRunner) -> None:
@@ -140,10 +144,17 @@ class DraftingApp(App[int]):
         if built is not None:
             self.post_message(messages.ModelBuilt(model, built))
 
+    @work(group="inventory", exclusive=True)
+    async def _trace_layers(self, model: ModelFacts, warm: WarmRunner, *, on_gpu: bool) -> None:
+        traced = await in_thread(partial(reading.trace_layers, model, warm, on_gpu=on_gpu))
+        if traced is not None:
+            self.post_message(messages.ModelBuilt(model, traced))
+
     def on_model_built(self, message: messages.ModelBuilt) -> None:
         """Take over what was built, unless the model was read again or is another one by now."""
         if self.draft is not None and self.draft.model is message.before:
             self.draft = self.draft.with_model(message.after)
+            self._ask_for_inventory()
 
     def on_model_changed(self, message: messages.ModelChanged) -> None:
         """Read the model again if it is the draft's."""

@@ -39,3 +39,19 @@ def build_inventory(model: ModelFacts, warm: WarmRunner) -> ModelFacts | None:
         return None
     except SftuiError as error:
         return replace(model, unbuilt=error)
+
+
+def trace_layers(model: ModelFacts, warm: WarmRunner, *, on_gpu: bool) -> ModelFacts | None:
+    """The model with what its layers were seen to hold in a step; None if nobody can tell now."""
+    from core.memory.layer_traces import LayerTraces
+    from core.runs.launch import NoAnswerError
+
+    question = {"ask": "layers", "folder": str(model.folder), "auto_class": model.architecture.auto_class}
+    try:
+        found = LayerTraces.from_json(warm.ask({**question, "on_gpu": on_gpu}))
+    except NoAnswerError:
+        return None
+    except SftuiError:
+        # The arithmetic does without them, and nobody is to ask again.
+        found = LayerTraces.none(on_gpu=on_gpu)
+    return replace(model, traces=found if model.traces is None else model.traces.joined(found))

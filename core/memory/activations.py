@@ -180,11 +180,11 @@ def step_bytes(weights: ModelWeights, sizes: ModelSizes, step: Step, adapted: Co
     stream = tokens * sizes.hidden * element
     inner = _kept_inside(body, sizes, step, names)
     per_layer = inner // max(1, sizes.layers)
-    casts = _cast_adapters(adapted, step)
+    casts = cast_adapters(adapted, step)
     fused = not step.on_gpu and any(one.is_layer_norm for one in body.norms)
     norm = tokens * sizes.hidden * (element if fused else 4 + (element if step.trains_all and element == 2 else 0))
     mask = _mask(step)
-    head_kept, head_peak = _head(sizes, step)
+    head_kept, head_peak = head_bytes(sizes, step, sizes.hidden * step.element)
     if step.checkpointing:
         if step.quantized and step.on_gpu and any(one.is_layer_norm for one in body.norms):
             # LayerNorm answers in float32 there, and 4-bit layers in the type of what goes into them.
@@ -347,15 +347,17 @@ def _backward(body: _Body, sizes: ModelSizes, step: Step, names: frozenset[str])
     return gradients + max(unpacked, experts * element)
 
 
-def _head(sizes: ModelSizes, step: Step) -> tuple[int, int]:
-    """What the loss keeps, and what it holds besides while it is computed backwards."""
+def head_bytes(sizes: ModelSizes, step: Step, answer: float) -> tuple[int, int]:
+    """What the loss keeps, and what it holds besides while it is computed backwards.
+
+    `answer` is the bytes of what the last layer says of a token.
+    """
     tokens = step.tokens
     scored = step.shape.real_tokens or tokens
     scored -= 1 if step.shape.packed else step.shape.rows
     if not step.on_gpu:
         scored = tokens
-    hidden = scored * sizes.hidden * step.element
-    kept = hidden + scored * (8 + 4 * 4)
+    kept = round(scored * answer) + scored * (8 + 4 * 4)
     if step.all_logits:
         # As they come, in float32, their log-softmax; and then the gradients of the first two.
         return tokens * sizes.vocabulary * (step.element + 8), tokens * sizes.vocabulary * (4 + step.element)
@@ -365,10 +367,10 @@ def _head(sizes: ModelSizes, step: Step) -> tuple[int, int]:
         # Without Triton, PyTorch computes with copies of the tile in float32.
         tile += 7 * min(scored, _TILE_TOKENS) * min(sizes.vocabulary, _TILE_VOCABULARY) * 4
     table = sizes.vocabulary * sizes.hidden * (4 + step.element) if step.trains_all else 0
-    return kept, tile + scored * sizes.hidden * (4 + step.element) + table
+    return kept, tile + scored * sizes.hidden * 4 + round(scored * answer) + table
 
 
-def _cast_adapters(adapted: Collection[Adapted], step: Step) -> int:
+def cast_adapters(adapted: Collection[Adapted], step: Step) -> int:
     """Float32 adapters are cast once a forward pass to what is computed in."""
     if step.trains_all or step.adapter_element == step.element:
         return 0

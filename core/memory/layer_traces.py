@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from core.paths import write_atomically
 
 AttentionKind = Literal["eager", "fused", "masked"]
 """Scores written out, a fused kernel, or a fused kernel that is given a mask."""
+Trained = Literal["adapters", "adapters on 4 bit", "adapters on experts", "all"]
 
 # What an older sftui wrote is never read.
 _FORMAT = 1
@@ -57,10 +59,12 @@ class LayerKind:
     """Layers of a model that are alike."""
 
     count: int
+    weights: int
+    """Number of elements in all its parameters."""
     kept: Growth
-    """For the backward pass."""
-    working: Growth
-    """At most, while it is computed again and gone through backwards: with what it keeps then."""
+    """For the backward pass, without what adapters add."""
+    beyond: Growth
+    """What it holds beyond all that is kept, at most, while it is computed again and gone through backwards."""
     inputs: tuple[Input, ...]
 
 
@@ -70,10 +74,16 @@ class ModelTrace:
 
     around: Growth
     """Kept outside the layers, but for the head: positions, a mask, the last norm."""
+    inside: Growth
+    """As much of that as is left when the backward pass reaches the layers."""
     passed: Growth
     """What layers are given beside, and only they keep for being computed again."""
     stream: float
     """Bytes of what goes from layer to layer, for each token."""
+    entry: float
+    """Bytes of what goes into the first layer, for each token."""
+    embedded: float
+    """Bytes of what comes out of the embedding, for each token, where that is something else."""
     answer: float
     """Bytes of what goes into the output head, for each token."""
     first: LayerKind | None
@@ -86,46 +96,76 @@ class LayerTraces:
     """All that was traced of a model."""
 
     by_condition: Mapping[str, ModelTrace]
+    devices: frozenset[str]
+    """For which it was tried: "cpu", "gpu"."""
 
-    def find(self, attention: AttentionKind, *, trains_all: bool, bits: int, on_gpu: bool) -> ModelTrace | None:
+    @classmethod
+    def none(cls, *, on_gpu: bool) -> "LayerTraces":
+        """That there is nothing to be found out for this kind of device."""
+        return cls({}, frozenset({_device(on_gpu)}))
+
+    def tried_on(self, *, on_gpu: bool) -> bool:
+        """Whether nothing more is to be found out for this kind of device."""
+        return _device(on_gpu) in self.devices
+
+    def find(self, attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool) -> ModelTrace | None:
         """The step under these conditions."""
-        return self.by_condition.get(condition(attention, trains_all=trains_all, bits=bits, on_gpu=on_gpu))
+        found = self.by_condition.get(condition(attention, trained, bits=bits, on_gpu=on_gpu))
+        if found is None and trained != "all":
+            # Those of a special kind are traced only where they differ.
+            return self.by_condition.get(condition(attention, "adapters", bits=bits, on_gpu=on_gpu))
+        return found
+
+    def joined(self, other: "LayerTraces") -> "LayerTraces":
+        """What either was traced for."""
+        return LayerTraces({**self.by_condition, **other.by_condition}, self.devices | other.devices)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads."""
-        return {name: _model_row(trace) for name, trace in self.by_condition.items()}
+        rows = {name: _model_row(trace) for name, trace in self.by_condition.items()}
+        return {"devices": sorted(self.devices), "steps": rows}
 
     @classmethod
     def from_json(cls, value: Any) -> "LayerTraces":
         """The traces in a JSON object. Raises ValueError for anything else."""
         try:
-            return cls({str(name): _model(row) for name, row in value.items()})
-        except (TypeError, AttributeError) as error:
+            steps = {str(name): _model(row) for name, row in value["steps"].items()}
+            return cls(steps, frozenset(str(name) for name in value["devices"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"no traces: {error}") from error
 
 
-def condition(attention: AttentionKind, *, trains_all: bool, bits: int, on_gpu: bool) -> str:
+def condition(attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool) -> str:
     """The name of a set of conditions; `bits` are those of what is computed in, 16 or 32."""
-    return f"{attention} {'all' if trains_all else 'adapters'} {bits} {'gpu' if on_gpu else 'cpu'}"
+    return f"{attention}, {trained}, {bits}, {_device(on_gpu)}"
 
 
 def cached_traces(folder: Path, auto_class: AutoClass) -> LayerTraces | None:
     """What was traced of the model in `folder` with these libraries; None if nothing was."""
-    with contextlib.suppress(SftuiError, OSError, ValueError, RecursionError):
-        return LayerTraces.from_json(json.loads(_file(folder, auto_class).read_text(encoding="utf-8")))
-    return None
+    found = None
+    for on_gpu in (False, True):
+        # A damaged file costs tracing again, nothing else.
+        with contextlib.suppress(SftuiError, OSError, ValueError, RecursionError, metadata.PackageNotFoundError):
+            kept = LayerTraces.from_json(json.loads(_file(folder, auto_class, on_gpu).read_text(encoding="utf-8")))
+            found = kept if found is None else found.joined(kept)
+    return found
 
 
-def keep_traces(folder: Path, auto_class: AutoClass, traces: LayerTraces) -> None:
-    """Keep them for the next time; a cache that cannot be written is no failure."""
+def keep_traces(folder: Path, auto_class: AutoClass, traces: LayerTraces, *, on_gpu: bool) -> None:
+    """Keep what was traced for one kind of device; a cache that cannot be written is no failure."""
     with contextlib.suppress(SftuiError, OSError):
-        file = _file(folder, auto_class)
+        file = _file(folder, auto_class, on_gpu)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(traces.to_json(), separators=(",", ":")))
 
 
-def _file(folder: Path, auto_class: AutoClass) -> Path:
-    return inventory_path(folder, auto_class).with_suffix(f".layers{_FORMAT}.json")
+def _file(folder: Path, auto_class: AutoClass, on_gpu: bool) -> Path:
+    torch = metadata.version("torch")
+    return inventory_path(folder, auto_class).with_suffix(f".{_device(on_gpu)}-{torch}-{_FORMAT}.json")
+
+
+def _device(on_gpu: bool) -> str:
+    return "gpu" if on_gpu else "cpu"
 
 
 def _growth_row(growth: Growth) -> list[float]:
@@ -134,15 +174,18 @@ def _growth_row(growth: Growth) -> list[float]:
 
 def _kind_row(kind: LayerKind) -> list[Any]:
     inputs = [[one.name, one.width, one.element_bytes, one.tensor, one.is_kept] for one in kind.inputs]
-    return [kind.count, _growth_row(kind.kept), _growth_row(kind.working), inputs]
+    return [kind.count, kind.weights, _growth_row(kind.kept), _growth_row(kind.beyond), inputs]
 
 
 def _model_row(trace: ModelTrace) -> list[Any]:
     first = None if trace.first is None else _kind_row(trace.first)
     return [
         _growth_row(trace.around),
+        _growth_row(trace.inside),
         _growth_row(trace.passed),
         trace.stream,
+        trace.entry,
+        trace.embedded,
         trace.answer,
         first,
         [_kind_row(kind) for kind in trace.kinds],
@@ -155,17 +198,24 @@ def _growth(row: Any) -> Growth:
 
 
 def _kind(row: Any) -> LayerKind:
-    count, kept, working, rows = row
+    count, weights, kept, beyond, rows = row
     inputs = tuple(
         Input(str(name), float(width), int(element), int(tensor), bool(is_kept))
         for name, width, element, tensor, is_kept in rows
     )
-    return LayerKind(int(count), _growth(kept), _growth(working), inputs)
+    return LayerKind(int(count), int(weights), _growth(kept), _growth(beyond), inputs)
 
 
 def _model(row: Any) -> ModelTrace:
-    around, passed, stream, answer, first, kinds = row
-    found = tuple(_kind(kind) for kind in kinds)
+    around, inside, passed, stream, entry, embedded, answer, first, kinds = row
     return ModelTrace(
-        _growth(around), _growth(passed), float(stream), float(answer), None if first is None else _kind(first), found
+        around=_growth(around),
+        inside=_growth(inside),
+        passed=_growth(passed),
+        stream=float(stream),
+        entry=float(entry),
+        embedded=float(embedded),
+        answer=float(answer),
+        first=None if first is None else _kind(first),
+        kinds=tuple(_kind(kind) for kind in kinds),
     )

@@ -3,8 +3,9 @@
 import contextlib
 import copy
 import re
+import traceback
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import transformers
 import transformers.masking_utils
 from torch import nn
+from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -26,6 +28,7 @@ from core.memory.layer_traces import (
     LayerKind,
     LayerTraces,
     ModelTrace,
+    Trained,
     condition,
     keep_traces,
 )
@@ -35,16 +38,20 @@ from core.memory.simulated_memory import MemoryCount
 from core.memory.simulated_model import materialize
 from core.models.architecture import AutoClass
 from core.models.inventory import float32_names, trusts_own_code
+from core.models.target_names import is_router
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 # Multiples of what linear attention works through at a time; far enough apart to tell pairs from tokens.
-_LENGTHS = (512, 1024, 2048)
+_LENGTHS = (768, 1536, 3072)
+# With one row, transposed tensors can be looked at without being copied: a rarer case.
+_ROWS = 2
+_RANK = 8
 _DTYPES = {16: torch.bfloat16, 32: torch.float32}
 _ATTENTIONS: dict[str, tuple[AttentionKind, ...]] = {"eager": ("eager",), "sdpa": ("fused", "masked")}
 
 
-def trace_layers(folder: Path, auto_class: AutoClass) -> LayerTraces:
-    """What the layers of the model in `folder` hold under all conditions, which is kept on disk as well; seconds.
+def trace_layers(folder: Path, auto_class: AutoClass, *, on_gpu: bool) -> LayerTraces:
+    """What the layers of the model in `folder` hold on this kind of device, kept on disk as well; seconds.
 
     What the model's code does not do with fake tensors, or not in an implementation of attention, is left out.
     """
@@ -52,30 +59,42 @@ def trace_layers(folder: Path, auto_class: AutoClass) -> LayerTraces:
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
     for part in (config, config.get_text_config()):
         part.__dict__.pop("quantization_config", None)
-    traces = traces_of(config, auto_class, trusted=trusted)
-    keep_traces(folder, auto_class, traces)
+    traces = traces_of(config, auto_class, on_gpu=on_gpu, trusted=trusted)
+    keep_traces(folder, auto_class, traces, on_gpu=on_gpu)
     return traces
 
 
-def traces_of(config: Any, auto_class: AutoClass, *, trusted: bool = False) -> LayerTraces:
-    """The traces of the model that a configuration describes."""
+def traces_of(config: Any, auto_class: AutoClass, *, on_gpu: bool, trusted: bool = False) -> LayerTraces:
+    """The traces of the model that a configuration describes: on a GPU in 16 bits, on the CPU in 32 as well."""
     found: dict[str, ModelTrace] = {}
     with replaced(transformers.masking_utils, "is_tracing", lambda _tensor=None: False):
-        for bits, dtype in _DTYPES.items():
+        for bits in (16,) if on_gpu else (32, 16):
             for implementation, attentions in _ATTENTIONS.items():
-                # The code of any model may ask fake tensors for what they do not have.
-                with contextlib.suppress(Exception):
-                    model = _Layers(config, auto_class, dtype, implementation, trusted)
+                with _other_attention_may_do():
+                    model = _Layers(config, auto_class, _DTYPES[bits], implementation, trusted)
                     for attention in attentions:
-                        for trains_all in (False, True):
-                            for on_gpu in (False, True):
-                                passes = [
-                                    _Pass(model, attention, tokens, trains_all=trains_all, on_gpu=on_gpu)
-                                    for tokens in _LENGTHS
-                                ]
-                                name = condition(attention, trains_all=trains_all, bits=bits, on_gpu=on_gpu)
-                                found[name] = _trace(model, passes, trains_all=trains_all)
-    return LayerTraces(found)
+                        for trained in _kinds_of_training(model, bits):
+                            name = condition(attention, trained, bits=bits, on_gpu=on_gpu)
+                            found[name] = _trace(model, attention, trained, on_gpu=on_gpu)
+    return LayerTraces(found, frozenset({"gpu" if on_gpu else "cpu"}))
+
+
+@contextlib.contextmanager
+def _other_attention_may_do() -> Iterator[None]:
+    """Go on after what a model's code does not do with fake tensors, or with this implementation of attention."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - the code of a model may raise anything
+        traceback.print_exception(error)
+
+
+def _kinds_of_training(model: "_Layers", bits: int) -> Iterator[Trained]:
+    yield "all"
+    yield "adapters"
+    if bits == 16:
+        yield "adapters on 4 bit"
+    if any(parameter.ndim == 3 for parameter in model.model.parameters()):
+        yield "adapters on experts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +121,6 @@ class _Seen:
     given: "_Storage | None" = None
     """What comes in."""
     inputs: list[tuple[str, float, int, "_Storage"]] = field(default_factory=list)
-    kept_inputs: frozenset["_Storage"] = frozenset()
 
 
 class _Layers:
@@ -152,10 +170,13 @@ class _Layers:
 
 
 class _Pass(MemoryCount):
-    """One pass over one row of so many tokens, forwards and backwards."""
+    """One pass over two rows of so many tokens: forwards, and unless only what is kept is asked for, backwards.
+
+    What adapters add to what is kept is arithmetic, and when it goes again is not: backwards it goes with adapters.
+    """
 
     def __init__(
-        self, model: _Layers, attention: AttentionKind, tokens: int, *, trains_all: bool, on_gpu: bool
+        self, model: _Layers, attention: AttentionKind, tokens: int, trained: Trained, *, on_gpu: bool, backwards: bool
     ) -> None:
         super().__init__(1, masks_are_plain=attention != "masked")
         self.tokens = tokens
@@ -164,7 +185,14 @@ class _Pass(MemoryCount):
         self._hooks: list[Any] = []
         self._given_beside: set[_Storage] = set()
         self._storages: dict[int, _Storage] = {}
-        model.model.requires_grad_(trains_all)
+        for parameter in model.model.parameters():
+            # What PEFT puts in an expert's place needs a gradient as much as the expert itself would.
+            parameter.requires_grad = trained == "all" or (trained == "adapters on experts" and parameter.ndim == 3)
+        self._on_4_bit = trained == "adapters on 4 bit"
+        self._with_adapters = backwards and trained != "all"
+        self._backwards = backwards
+        self.inside = 0
+        self._adapters: dict[nn.Module, tuple[nn.Parameter, nn.Parameter]] = {}
         with contextlib.ExitStack() as stack:
             stack.callback(self._unhook)
             stack.enter_context(model.mode)
@@ -176,9 +204,18 @@ class _Pass(MemoryCount):
                 stack.enter_context(AsOnGpu(self.pass_through))
             self._go(model)
 
+    def is_in_line_with(self, longer: "_Pass") -> bool:
+        """Whether every layer keeps as much for each token as in a longer pass, or nearly."""
+        ratio = longer.tokens / self.tokens
+        pairs = zip(self.seen, longer.seen, strict=True)
+        return (
+            all(other.kept <= one.kept * ratio * 1.001 for one, other in pairs)
+            and longer.around <= self.around * ratio * 1.001
+        )
+
     def _go(self, model: _Layers) -> None:
         self.part = "batch"
-        ids = torch.empty((1, self.tokens), dtype=torch.long)
+        ids = torch.empty((_ROWS, self.tokens), dtype=torch.long)
         mask = torch.empty_like(ids)
         self.part = "body"
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model.dtype != torch.float32):
@@ -189,9 +226,14 @@ class _Pass(MemoryCount):
         for seen in self.seen:
             # What came in was there before: it is kept by this layer if by any.
             seen.kept += seen.given.bytes if seen.given is not None and seen.given.is_alive else 0
+        first = self.seen[0].given
+        self.entry = 0 if first is None else first.bytes
+        self.embedded = 0 if self._embedding in (None, first) else self._embedding.bytes
         self.around = self.exact("body") - self.answer - sum(seen.kept for seen in self.seen)
+        self.kept_inputs = {one for seen in self.seen for *_, one in seen.inputs if one.is_alive}
         self.passed = sum(storage.bytes for storage in self._given_beside if not storage.is_alive)
-        hidden.backward(torch.empty_like(hidden))
+        if self._backwards:
+            hidden.backward(torch.empty_like(hidden))
 
     def _watch(self, model: _Layers) -> None:
         for seen, layer in zip(self.seen, model.layers, strict=True):
@@ -206,16 +248,51 @@ class _Pass(MemoryCount):
                     name = _INDEX.sub("*", f"{model.names[module]}.weight")
                     self._hooks += [
                         module.register_forward_pre_hook(lambda _m, a, name=name: self._given(name, a[0])),
-                        # An adapter of the first layer makes gradients flow from there.
-                        module.register_forward_hook(lambda _m, _a, output: _with_gradient(output)),
+                        module.register_forward_hook(self._answer),
                     ]
+                    if self._with_adapters and not is_router(name):
+                        self._adapters[module] = self._adapter(module)
+        self._hooks.append(model.model.get_input_embeddings().register_forward_hook(self._embed))
         for parameter in model.model.parameters():
             if parameter.requires_grad:
                 self._hooks.append(parameter.register_post_accumulate_grad_hook(_forget))
 
+    def _adapter(self, module: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+        outputs, inputs = module.weight.shape if isinstance(module, nn.Linear) else module.weight.shape[::-1]
+        # TRL makes adapters of quantized layers bfloat16.
+        dtype = module.weight.dtype if self._on_4_bit else torch.float32
+        matrices = (
+            nn.Parameter(torch.empty((_RANK, inputs), dtype=dtype)),
+            nn.Parameter(torch.empty((outputs, _RANK), dtype=dtype)),
+        )
+        for matrix in matrices:
+            self.take(matrix)
+            self._hooks.append(matrix.register_post_accumulate_grad_hook(_forget))
+        return matrices
+
+    def _answer(self, module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        """What a linear layer answers in the run, with its adapter where there is one."""
+        if self._on_4_bit:
+            # It answers in the type of what it is given, and unpacks its weight each time.
+            output = output.to(given[0].dtype)
+            weight = module.weight.numel() * module.weight.element_size()
+            self.pass_through(weight)
+            if output.requires_grad:
+                size = given[0].numel() * module.weight.element_size()
+                output.register_hook(lambda _gradient: self.pass_through(weight, size))
+        if module in self._adapters:
+            first, second = self._adapters[module]
+            added = functional.linear(functional.linear(given[0].to(first.dtype), first), second)
+            return (output + added * 2.0).to(output.dtype)
+        # An adapter of the first layer makes gradients flow from there.
+        return output if output.requires_grad else output.requires_grad_()
+
     def _unhook(self) -> None:
         for hook in self._hooks:
             hook.remove()
+
+    def _embed(self, _module: nn.Module, _given: Any, output: torch.Tensor) -> None:
+        self._embedding = self._storage_of(output)
 
     def _enter(self, seen: _Seen, given: Any) -> None:
         self._current = seen
@@ -228,7 +305,7 @@ class _Pass(MemoryCount):
 
     def _given(self, name: str, tensor: torch.Tensor) -> None:
         if self._current is not None and (storage := self._storage_of(tensor)) is not None:
-            width = tensor.numel() / self.tokens
+            width = tensor.numel() / (_ROWS * self.tokens)
             self._current.inputs.append((name, width, tensor.element_size(), storage))
 
     def _leave(self, seen: _Seen, output: Any) -> None:
@@ -238,12 +315,14 @@ class _Pass(MemoryCount):
         # What comes out is the next one's.
         seen.kept = self.exact("body") - seen.before - seen.stream
         seen.working = self._more()
-        own = self._storage_of(hidden)
-        seen.kept_inputs = frozenset(one for *_, one in seen.inputs if one.is_alive and one != own)
         hidden.register_hook(lambda _gradient: self._turn(seen))
 
     def _turn(self, seen: _Seen) -> None:
         """The gradient of a layer's output is there: the one after it is done, and it begins."""
+        if self._current is None:
+            # The last norm has gone; the answer and its gradient are held by whoever asked for them.
+            kept = sum(one.kept for one in self.seen)
+            self.inside = self.exact("body") - kept - 2 * self.answer - seen.stream
         self._finish()
         self._current = seen
         self._start()
@@ -264,47 +343,56 @@ class _Pass(MemoryCount):
         return self._storages.setdefault(id(reference), _Storage(reference, size)) if part == "body" else None
 
 
-def _trace(model: _Layers, passes: list[_Pass], *, trains_all: bool) -> ModelTrace:
-    counts = [1, *model.counts]
-    kinds = []
-    for index, count in enumerate(counts):
-        seen = [one.seen[index] for one in passes]
-        kinds.append(
-            LayerKind(
-                count,
-                _growth([one.kept for one in seen]),
-                _growth([one.working for one in seen]),
-                tuple(_inputs(seen[-1])),
-            )
+def _trace(model: _Layers, attention: AttentionKind, trained: Trained, *, on_gpu: bool) -> ModelTrace:
+    def go(tokens: int, *, backwards: bool) -> _Pass:
+        return _Pass(model, attention, tokens, trained, on_gpu=on_gpu, backwards=backwards)
+
+    lengths = list(_LENGTHS[1:])
+    worked = [go(tokens, backwards=True) for tokens in lengths]
+    if not worked[0].is_in_line_with(worked[1]):
+        lengths.insert(0, _LENGTHS[0])
+        worked.insert(0, go(_LENGTHS[0], backwards=True))
+    passes = worked if trained == "all" else [go(tokens, backwards=False) for tokens in lengths]
+    kinds = [
+        LayerKind(
+            count=count,
+            weights=sum(parameter.numel() for parameter in model.layers[index].parameters()),
+            kept=_growth([one.seen[index].kept for one in passes]),
+            beyond=_growth([one.seen[index].working - one.seen[index].kept for one in worked]),
+            inputs=tuple(_inputs(passes[-1].seen[index], passes[-1].kept_inputs)),
         )
+        for index, count in enumerate([1, *model.counts])
+    ]
     longest = passes[-1]
+    per_token = 1 / (_ROWS * longest.tokens)
     return ModelTrace(
         around=_growth([one.around for one in passes]),
+        inside=_growth([one.inside for one in worked]),
         passed=_growth([one.passed for one in passes]),
-        stream=longest.seen[-1].stream / longest.tokens,
-        answer=longest.answer / longest.tokens,
-        first=None if trains_all else kinds[0],
+        stream=longest.seen[-1].stream * per_token,
+        entry=longest.entry * per_token,
+        embedded=longest.embedded * per_token,
+        answer=longest.answer * per_token,
+        first=None if trained == "all" else kinds[0],
         kinds=tuple(kinds[1:]),
     )
 
 
-def _inputs(seen: _Seen) -> Iterable[Input]:
+def _inputs(seen: _Seen, kept: Collection[_Storage]) -> Iterable[Input]:
     numbers: dict[_Storage, int] = {}
     for name, width, element, storage in seen.inputs:
-        yield Input(name, width, element, numbers.setdefault(storage, len(numbers)), storage in seen.kept_inputs)
+        yield Input(name, width, element, numbers.setdefault(storage, len(numbers)), storage in kept)
 
 
 def _growth(sizes: list[int]) -> Growth:
-    """The parabola through three sizes; a line, or less, where they bend the other way."""
-    (a, b, c), (x, y, z) = _LENGTHS, sizes
-    first, second = (y - x) / (b - a), (z - y) / (c - b)
-    by_pair = (second - first) / (c - a)
-    if by_pair <= 0:
-        by_pair = 0.0
-        by_token = (z - x) / (c - a)
-    else:
-        by_token = first - by_pair * (a + b)
-    return Growth(max(0.0, z - c * (by_token + c * by_pair)), by_token, by_pair)
+    """What goes through the sizes at the longest lengths: a parabola, or a line where they bend the other way."""
+    *before, y, z = sizes
+    a, b, c = _LENGTHS
+    slope = (z - y) / (c - b)
+    by_pair = (slope - (y - before[0]) / (b - a)) / (c - a) if before else 0.0
+    by_pair = max(0.0, by_pair)
+    by_token = slope - by_pair * (b + c)
+    return Growth(max(0.0, z - c * (by_token + c * by_pair)), by_token / _ROWS, by_pair / _ROWS)
 
 
 def _decoder(model: Any) -> tuple[nn.Module, str, list[nn.Module]]:
@@ -327,11 +415,6 @@ def _decoder(model: Any) -> tuple[nn.Module, str, list[nn.Module]]:
 def _likeness(layer: nn.Module) -> tuple[Any, ...]:
     classes = tuple(type(module).__name__ for module in layer.modules())
     return classes, tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
-
-
-def _with_gradient(output: torch.Tensor) -> None:
-    if not output.requires_grad:
-        output.requires_grad_()
 
 
 def _forget(parameter: torch.Tensor) -> None:

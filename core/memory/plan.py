@@ -20,6 +20,7 @@ from core.errors import SftuiError
 from core.memory.batch_shape import batch_shape
 from core.memory.calibration import calibration_for, versions_here
 from core.memory.estimate import MemoryEstimate, Verdict, verdict
+from core.memory.layer_traces import LayerTraces, cached_traces
 from core.memory.simulated import Simulation
 from core.memory.simulation_plan import simulation_problems, with_simulation
 from core.memory.spec_estimate import adapted_by, adapter_choices, estimate_of
@@ -67,6 +68,13 @@ class ModelFacts:
     """Why its modules cannot be built."""
     untokenized: SftuiError | None = None
     """Why its tokenizer cannot be loaded, as far as its files tell."""
+    traces: LayerTraces | None = None
+    """What its layers were seen to hold in a step; None while nobody has looked."""
+
+    def wants_traces(self, *, on_gpu: bool) -> bool:
+        """Whether its layers may be gone through to plan more exactly for this kind of device."""
+        tried = self.traces is not None and self.traces.tried_on(on_gpu=on_gpu)
+        return self.inventory is not None and self.architecture.stored_quantization is None and not tried
 
     @property
     def wants_inventory(self) -> bool:
@@ -153,7 +161,8 @@ def read_model(path_or_id: str, revision: str = "main", prefer: Preference | Non
         check_tokenizer_files(folder)
     except SftuiError as error:
         untokenized = error
-    return ModelFacts(folder, architecture, read_tensors(folder), inventory, untokenized=untokenized)
+    traces = cached_traces(folder, architecture.auto_class) if inventory is not None else None
+    return ModelFacts(folder, architecture, read_tensors(folder), inventory, untokenized=untokenized, traces=traces)
 
 
 @dataclass(frozen=True)
@@ -260,7 +269,7 @@ def make_plan(
     on_gpu = chosen.gpu is not None
     memory = with_step(
         memory, spec, model.weights, model.architecture, adapted_by(spec, model.weights) if spec.use_peft else (),
-        dtype=dtype.value, attention=attention, shape=batch_shape(spec, lengths), on_gpu=on_gpu,
+        dtype=dtype.value, attention=attention, shape=batch_shape(spec, lengths), on_gpu=on_gpu, traces=model.traces,
     )  # fmt: skip
     if simulation is not None:
         problems += simulation_problems(memory, simulation)

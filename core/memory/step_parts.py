@@ -8,7 +8,9 @@ from core.memory.adapters import Adapted
 from core.memory.batch_shape import BatchShape
 from core.memory.calibration import Calibration
 from core.memory.estimate import MemoryEstimate, MemoryPart
+from core.memory.layer_traces import LayerTraces
 from core.memory.simulated import Simulation
+from core.memory.traced_step import traced_step
 from core.memory.weights import ModelWeights
 from core.models.architecture import Architecture
 from core.models.precision import DTYPE_BYTES
@@ -35,8 +37,12 @@ def with_step(
     attention: str,
     shape: BatchShape | None,
     on_gpu: bool,
+    traces: LayerTraces | None = None,
 ) -> MemoryEstimate:
-    """The estimate with activations and loss head; as it was where something that they depend on is not known."""
+    """The estimate with activations and loss head; as it was where something that they depend on is not known.
+
+    By what the model's layers were seen to hold, where they were; otherwise by formulas over their names.
+    """
     sizes = sizes_of(architecture, weights)
     if shape is None or sizes is None or (adapted is None and spec.use_peft):
         missing = "no max_length is set, and the rows are not counted" if shape is None else "its layers are not known"
@@ -54,11 +60,17 @@ def with_step(
         step = replace(step, dropout=0.0)
     if any(spec.extra_arguments.get(name) for name in _WITH_ALL_LOGITS):
         step = replace(step, all_logits=True)
-    held = step_bytes(weights, sizes, step, adapted or ())
+    held = None
+    if traces is not None and not stored:
+        held = traced_step(traces, weights, sizes, step, spec.quantization, adapted or ())
+    how = "by formulas" if held is None else "as its layers' code was seen to"
+    held = held or step_bytes(weights, sizes, step, adapted or ())
     return _with(
         memory,
         {
-            "activations": MemoryPart("activations", held.activations, _words(spec, shape, attention), "estimated"),
+            "activations": MemoryPart(
+                "activations", held.activations, f"{_words(spec, shape, attention)}; {how}", "estimated"
+            ),
             "logits": MemoryPart("logits", held.logits, _head_words(held, step), "estimated"),
         },
     )

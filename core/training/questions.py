@@ -103,6 +103,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to one question. Raises SftuiError.
 
     {"ask": "inventory", "folder", "auto_class"}                             an Inventory
+    {"ask": "layers", "folder", "auto_class", "on_gpu"}                      LayerTraces
     {"ask": "row", "store", "index", "folder", "options"}                    a SeenRow
     {"ask": "lengths", "store", "start", "stop", "folder", "options"}        what TokenCounts.add takes
 
@@ -113,6 +114,10 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             from core.models.inventory import build_inventory
 
             return build_inventory(Path(question["folder"]), question["auto_class"]).to_json()
+        case "layers":
+            from core.memory.layer_tracing import trace_layers
+
+            return trace_layers(Path(question["folder"]), question["auto_class"], on_gpu=question["on_gpu"]).to_json()
         case "row":
             from core.training.row_questions import answer_row
 

@@ -45,7 +45,7 @@ class FakeWarm:
     def ask(self, question: Mapping[str, Any], timeout: float = 0.0) -> dict[str, Any]:
         """Answer."""
         self.asked.append(question)
-        if question["ask"] in ("inventory", "simulate"):
+        if question["ask"] in ("inventory", "layers", "simulate"):
             raise NoAnswerError("Nobody can answer now", "It is a test.")
         if self.problem is not None:
             raise self.problem

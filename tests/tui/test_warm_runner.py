@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from core.errors import SftuiError
+from core.memory.layer_traces import LayerTraces
 from core.models.architecture import detect
 from core.models.inventory_file import Inventory, InventoryParameter, library_versions
 from core.runs import launch
@@ -41,6 +42,8 @@ class FakeWarm:
         self.asked.append(question)
         if isinstance(self.says, SftuiError):
             raise self.says
+        if question["ask"] == "layers":
+            return LayerTraces.none(on_gpu=question["on_gpu"]).to_json()
         return self.says.to_json()
 
     def run(self, folder: RunFolder) -> bool:
