@@ -53,7 +53,10 @@ def with_step(
     quantized = stored or spec.quantization != "none"
     cast = DTYPE_BYTES["bfloat16"] if quantized and dtype != "float16" else None
     step = replace(
-        step_for(spec, dtype, attention, shape, on_gpu=on_gpu, cast=cast), gradients=gradients, quantized=quantized
+        step_for(spec, dtype, attention, shape, on_gpu=on_gpu, cast=cast),
+        gradients=gradients,
+        accumulates=spec.gradient_accumulation_steps > 1,
+        quantized=quantized,
     )
     if any(one.by_weight for one in adapted or ()):
         # Nothing is dropped out beside experts.

@@ -106,6 +106,11 @@ def test_a_llama_is_traced_kept_and_told_apart_from_formulas(
     assert "by formulas" in by_formulas.parts[5].basis
     assert by_formulas.known_bytes == pytest.approx(traced, rel=0.05)
 
+    # A second micro-batch finds the gradients of the first.
+    more = spec_for(facts, FULL, "sdpa", shape, gradient_accumulation_steps=4, activation_checkpointing=True)
+    one = more.model_copy(update={"gradient_accumulation_steps": 1})
+    assert estimated(facts, more, shape, "sdpa").known_bytes > estimated(facts, one, shape, "sdpa").known_bytes
+
     traces, auto_class = facts.traces, detect(tiny_model).auto_class
     assert traces is not None
     build_inventory(tiny_model, auto_class)
