@@ -10,7 +10,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Button, Static
 
-from core.memory.fit import missing_bytes
 from core.spec.problems import Problem
 from core.spec.yaml_file import to_yaml
 from core.text import safe
@@ -188,7 +187,5 @@ class ReviewScreen(FittingScreen):
 
 
 def _shortfall(plan: Plan) -> str:
-    missing = missing_bytes(plan)
-    lacks = f" {missing / 1e6:,.0f} MB are missing." if missing else ""
     reason = safe(plan.verdict_reason)
-    return f"{reason[:1].upper()}{reason[1:]}.{lacks} It will probably run out of memory."
+    return f"{reason[:1].upper()}{reason[1:]}. It will probably run out of memory."
