@@ -217,8 +217,8 @@ async def test_a_start_that_would_run_out_of_memory_is_asked_about_first(home: P
     async with opened("review", values(home), size=(80, 24), gpus=gpu(free=55)) as (app, pilot):
         await pilot.press("ctrl+s")
         await sees(pilot, "It does not fit")
-        await sees(pilot, "MB too much: it takes")
-        await sees(pilot, "It will probably run out of memory.")
+        await sees(pilot, "MB too much")
+        await sees(pilot, "run out of memory.")
         await sees(pilot, "Make it fit (f)")
         await pilot.press("escape")
         await wait_for(pilot, lambda: type(app.screen).__name__ == "ReviewScreen")
