@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--probe", action="store_true", help="try two steps on the longest rows before, and tell the peak")
     run.add_argument("--allow", action="store_true", help="let what the spec names run here: on_finish, hub kernels")
 
-    plan = command("plan", _plan, "What a spec costs in memory. Weights and training state only, for now.")
+    plan = command("plan", _plan, "What a spec costs in memory, part by part, and whether it fits.")
     plan.add_argument("spec")
     plan.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set an option (repeatable)")
     plan.add_argument("--exact", action="store_true", help="build the model's modules first, without weights: seconds")
