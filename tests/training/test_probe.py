@@ -67,7 +67,8 @@ def test_a_run_with_a_probe_makes_the_same_to_the_bit(tiny_model: Path, rows: Pa
         if probes:
             (found,) = probed(told)
             assert (found.device, found.rows) == ("host", 1 if changes.get("packing") else 2)
-            assert 0 < found.bytes < (found.total_bytes or 0)
+            # The process of the tests may have held more before, and then it does not grow.
+            assert 0 <= found.bytes < (found.total_bytes or 0)
             (data,) = (event for event in told if isinstance(event, events.DataPrepared))
             # The longest rows, or sequences.
             assert (data.tokens or 0) / (data.sequences or 1) < found.tokens / found.rows
