@@ -35,6 +35,15 @@ def cache_home() -> Path:
     return _xdg("XDG_CACHE_HOME", ".cache") / _NAME
 
 
+def ends_with_newline(file: Path) -> bool:
+    """Whether a file of lines ends with a whole one; an empty one does. Raises OSError."""
+    with file.open("rb") as written:
+        if written.seek(0, os.SEEK_END) == 0:
+            return True
+        written.seek(-1, os.SEEK_END)
+        return written.read(1) == b"\n"
+
+
 def expand(name: str | Path) -> Path:
     """Return the path with a leading ~ replaced; that of a user who does not exist stays as it is."""
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.memory.adapters import Adapted
 from core.memory.batch_shape import BatchShape
-from core.memory.weights import ModelWeights, WeightGroup
+from core.memory.weights import ModelWeights, WeightGroup, starred
 from core.models.architecture import Architecture
 from core.models.precision import DTYPE_BYTES
 from core.spec.run_spec import RunSpec
@@ -20,7 +20,6 @@ from core.spec.run_spec import RunSpec
 _LAYER = re.compile(r"\.\d+\.")
 _ATTENTION = re.compile(r"att[en]|\.mixer\.", re.IGNORECASE)
 _ATTENTION_OUTPUTS = frozenset({"o_proj", "out_proj", "dense", "c_proj", "wo", "dense_o", "linear_attn_out"})
-_LAYER_NORM = "LayerNorm"
 # Activation functions that are written as several operations, by how many tensors they keep beside their input.
 _KEPT_BY_ACTIVATION = {"gelu_new": 3, "gelu_fast": 4, "quick_gelu": 1, "relu2": 1}
 # With autocast on CUDA powers are computed in float32, and with them all that follows.
@@ -174,7 +173,7 @@ def step_for(spec: RunSpec, dtype: str, attention: str, shape: BatchShape, *, on
 
 def step_bytes(weights: ModelWeights, sizes: ModelSizes, step: Step, adapted: Collection[Adapted]) -> StepBytes:
     """Return what a step holds: the larger of the moments at the loss and in the last layer's backward pass."""
-    body = _body(weights, sizes)
+    body = _body(weights.groups, sizes)
     names = _adapted_names(adapted)
     tokens, element = step.tokens, step.element
     stream = tokens * sizes.hidden * element
@@ -378,15 +377,11 @@ def cast_adapters(adapted: Collection[Adapted], step: Step) -> int:
 
 
 def _adapted_names(adapted: Collection[Adapted]) -> frozenset[str]:
-    return frozenset(_pattern(next(iter(one.names))) for one in adapted if one.names)
-
-
-def _pattern(name: str) -> str:
-    return _LAYER.sub(".*.", name)
+    return frozenset(starred(next(iter(one.names))) for one in adapted if one.names)
 
 
 @functools.lru_cache(maxsize=8)
-def _body_of(groups: tuple[WeightGroup, ...], sizes: ModelSizes) -> _Body:
+def _body(groups: tuple[WeightGroup, ...], sizes: ModelSizes) -> _Body:
     names = {group.names[0] for group in groups}
     linears: list[_Linear] = []
     norms: list[_Norm] = []
@@ -397,20 +392,20 @@ def _body_of(groups: tuple[WeightGroup, ...], sizes: ModelSizes) -> _Body:
             continue
         module, _, last = name.rpartition(".")
         parent, _, leaf = module.rpartition(".")
-        pattern = _pattern(name)
+        pattern = starred(name)
         if weight.is_fused_experts:
             if len(weight.shape) == 3:
                 width = weight.elements // weight.shape[0] // sizes.hidden
                 experts.append(_Experts(pattern, len(group.names), weight.elements, width, "down" not in last))
         elif weight.outputs:
-            is_attention = bool(_ATTENTION.search(_pattern(parent)))
+            is_attention = bool(_ATTENTION.search(starred(parent)))
             linears.append(
                 _Linear(
                     name=pattern,
                     count=len(group.names),
                     inputs=weight.elements // weight.outputs,
                     outputs=weight.outputs,
-                    parent=_pattern(parent),
+                    parent=starred(parent),
                     is_attention=is_attention,
                     is_attention_output=is_attention and leaf in _ATTENTION_OUTPUTS,
                     is_router=weight.all_linear is None,
@@ -422,7 +417,3 @@ def _body_of(groups: tuple[WeightGroup, ...], sizes: ModelSizes) -> _Body:
                 width *= sizes.kv_heads if leaf.startswith("k") else sizes.heads
             norms.append(_Norm(len(group.names), width, f"{module}.bias" in names))
     return _Body(tuple(linears), tuple(norms), tuple(experts))
-
-
-def _body(weights: ModelWeights, sizes: ModelSizes) -> _Body:
-    return _body_of(weights.groups, sizes)

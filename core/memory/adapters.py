@@ -90,6 +90,18 @@ def targeted(
     return list(found.values())
 
 
+def cast_bytes(weights: ModelWeights, dtype: str, *, quantized: bool) -> int | None:
+    """Bytes of an element of what is trained beside the base, where TRL or we cast it; None where nobody does.
+
+    `quantized` is whether bitsandbytes quantizes the weights as they are loaded.
+    """
+    if dtype == "float16":
+        # Its scaler needs float32.
+        return _FLOAT32
+    # TRL casts what is trained on a base that bitsandbytes has quantized to bfloat16.
+    return 2 if quantized or (weights.stored or "").startswith("bitsandbytes") else None
+
+
 def parts_trained(*, train_vision: bool) -> tuple[Part, ...]:
     """The parts of a model that are not frozen."""
     return ("text", "vision", "projector") if train_vision else ("text",)

@@ -97,7 +97,7 @@ def record(entry: Record) -> None:
     with _locked(file.with_suffix(".lock")):
         with paths.open_log(file) as log:
             # What a dying runner left torn must not swallow this line too.
-            log.write(line if _ends_whole(file) else b"\n" + line)
+            log.write(line if paths.ends_with_newline(file) else b"\n" + line)
         if file.stat().st_size > _LARGEST_FILE_BYTES:
             kept = file.read_bytes().splitlines(keepends=True)[-_KEPT:]
             paths.write_atomically(file, b"".join(kept))
@@ -130,14 +130,6 @@ def _record_of(line: bytes) -> Record | None:
     if predicted <= 0 or measured <= 0 or max(predicted, measured, abs(correction)) > 1 << 50:
         return None
     return Record(device, driver, versions, predicted, correction, measured)
-
-
-def _ends_whole(file: Path) -> bool:
-    with file.open("rb") as written:
-        if written.seek(0, os.SEEK_END) == 0:
-            return True
-        written.seek(-1, os.SEEK_END)
-        return written.read(1) == b"\n"
 
 
 @contextlib.contextmanager

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.errors import SftuiError
-from core.memory.adapters import Copies, copies, lora_matrices, parts_trained, stored_matrices, targeted, trained_biases
+from core.memory.adapters import (
+    Copies,
+    cast_bytes,
+    copies,
+    lora_matrices,
+    parts_trained,
+    stored_matrices,
+    targeted,
+    trained_biases,
+)
 from core.memory.optimizer_state import Trained, optimizer_state
 from core.memory.weights import ModelWeights, Targets, Weight
 from core.models.adapter_files import StartAdapter
@@ -141,10 +150,7 @@ def estimate(
         none = MemoryPart("adapter_weights", 0, "no adapter: all weights are trained")
         adapter = none, *_state_parts(trained, optimizer)
     else:
-        # TRL casts what is trained on a base that bitsandbytes has quantized to bfloat16; float16's scaler needs
-        # float32 again.
-        cast = 2 if quantization != "none" or (weights.stored or "").startswith("bitsandbytes") else None
-        cast = 4 if dtype == "float16" else cast
+        cast = cast_bytes(weights, dtype, quantized=quantization != "none")
         if start is not None:
             lora: list[Trained] | None = stored_matrices(start, cast or 4)
             biases, more = trained_biases(weights, start, dtype, cast)

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import re
 import traceback
 import weakref
 from collections.abc import Collection, Iterable, Iterator
@@ -36,11 +35,11 @@ from core.memory.quick_fake import QuickFakeMode
 from core.memory.simulated_gpu import AsOnGpu, replaced
 from core.memory.simulated_memory import MemoryCount
 from core.memory.simulated_model import materialize
+from core.memory.weights import starred
 from core.models.architecture import AutoClass
 from core.models.inventory import float32_names, trusts_own_code
 from core.models.target_names import is_router
 
-_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 # Multiples of what linear attention works through at a time; far enough apart to tell pairs from tokens.
 _LENGTHS = (768, 1536, 3072)
 # With one row, transposed tensors can be looked at without being copied: a rarer case.
@@ -245,7 +244,7 @@ class _Pass(MemoryCount):
             ]
             for module in layer.modules():
                 if isinstance(module, nn.Linear | Conv1D):
-                    name = _INDEX.sub("*", f"{model.names[module]}.weight")
+                    name = starred(f"{model.names[module]}.weight")
                     self._hooks += [
                         module.register_forward_pre_hook(lambda _m, a, name=name: self._given(name, a[0])),
                         module.register_forward_hook(self._answer),

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from core.memory.activations import Step, StepBytes, sizes_of, step_bytes, step_for
-from core.memory.adapters import Adapted
+from core.memory.adapters import Adapted, cast_bytes
 from core.memory.batch_shape import BatchShape
 from core.memory.calibration import Calibration
 from core.memory.estimate import MemoryEstimate, MemoryPart
@@ -13,7 +13,6 @@ from core.memory.simulated import Simulation
 from core.memory.traced_step import traced_step
 from core.memory.weights import ModelWeights
 from core.models.architecture import Architecture
-from core.models.precision import DTYPE_BYTES
 from core.spec.run_spec import RunSpec
 
 # A CUDA context with the kernels of PyTorch, cuBLAS and bitsandbytes: 300 to 600 MB on most GPUs.
@@ -50,13 +49,13 @@ def with_step(
                               for name in ("activations", "logits")})  # fmt: skip
     gradients = next((part.bytes or 0 for part in memory.parts if part.name == "gradients"), 0)
     stored = weights.stored is not None
-    quantized = stored or spec.quantization != "none"
-    cast = DTYPE_BYTES["bfloat16"] if quantized and dtype != "float16" else None
+    packs = not stored and spec.quantization != "none"
+    cast = cast_bytes(weights, dtype, quantized=packs)
     step = replace(
         step_for(spec, dtype, attention, shape, on_gpu=on_gpu, cast=cast),
         gradients=gradients,
         accumulates=spec.gradient_accumulation_steps > 1,
-        quantized=quantized,
+        quantized=stored or packs,
     )
     if any(one.by_weight for one in adapted or ()):
         # Nothing is dropped out beside experts.
@@ -66,7 +65,7 @@ def with_step(
     held = None
     if traces is not None and not stored:
         held = traced_step(traces, weights, sizes, step, spec.quantization, adapted or ())
-    how = "by formulas" if held is None else "as its layers' code was seen to"
+    how = "by formulas" if held is None else "as its layers were seen to hold it"
     held = held or step_bytes(weights, sizes, step, adapted or ())
     return _with(
         memory,

@@ -4,16 +4,13 @@ The layers' own part is what their code was seen to hold; what adapters, quantiz
 from what PEFT 0.21, bitsandbytes 0.50 and TRL 1.16 keep. T is the tokens of the micro-batch. Bytes.
 """
 
-import re
 from collections.abc import Collection, Mapping
 
 from core.memory.activations import ModelSizes, Step, StepBytes, cast_adapters, head_bytes
 from core.memory.adapters import Adapted
 from core.memory.estimate import Quantization
 from core.memory.layer_traces import AttentionKind, Input, LayerKind, LayerTraces, ModelTrace, Trained
-from core.memory.weights import ModelWeights
-
-_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+from core.memory.weights import ModelWeights, starred
 
 
 def traced_step(
@@ -97,7 +94,7 @@ def _counts(adapted: Collection[Adapted]) -> Mapping[str, int]:
     for one in adapted:
         if one.by_weight:
             continue
-        first = _INDEX.sub("*", next(iter(one.names)))
+        first = starred(next(iter(one.names)))
         found[first] = found.get(first, 0) + len(one.names)
     return found
 

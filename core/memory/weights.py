@@ -192,9 +192,14 @@ def weight_of(parameter: InventoryParameter) -> Weight:
     )
 
 
+def starred(name: str) -> str:
+    """A name with a star for each number between its dots: what the layers of a model have in common."""
+    return _INDEX.sub("*", name)
+
+
 def grouped(weights: Iterable[tuple[str, Weight]]) -> tuple[WeightGroup, ...]:
     """Put together, by their names but for indices, what is alike."""
     groups: dict[tuple[str, Weight], list[str]] = {}
     for name, weight in weights:
-        groups.setdefault((_INDEX.sub("*", name), weight), []).append(name)
+        groups.setdefault((starred(name), weight), []).append(name)
     return tuple(WeightGroup(weight, tuple(names)) for (_, weight), names in groups.items())

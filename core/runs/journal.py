@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from core import paths
 from core.runs.events import TERMINAL, CheckpointCommitted, Entry, Event, decode, encode
 
 _RESERVE_BYTES = 64 * 1024
@@ -26,7 +27,7 @@ class JournalWriter:
         self._ended = False
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # A predecessor that was killed in the middle of a line must not swallow our first one.
-        self._waiting = b"" if _ends_with_newline(path) else b"\n"
+        self._waiting = b"" if paths.ends_with_newline(path) else b"\n"
         self._flushing = False
         self._reserve = reserve
         self._keep_reserve()
@@ -135,11 +136,3 @@ class JournalReader:
             if entry is not None:
                 entries.append(entry)
         return entries
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
