@@ -1,9 +1,9 @@
 """Turns of a conversation in their many spellings, checked and brought into role and content."""
 
-import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core import python_source
 from core.data.images import image_source
 from core.data.json_lines import UnreadableError, parse_json
 from core.data.rows import Fault, ProblemKind
@@ -131,7 +131,7 @@ def parse_turns(text: str) -> Any:
         pass
     if len(text) <= _PRINTED_LIMIT and text.lstrip().startswith(("[{'", '[{"', "{'")):
         try:
-            return ast.literal_eval(text.strip())
+            return python_source.literal(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
     return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core import python_source
 from core.errors import SftuiError
 from core.paths import cache_home, write_atomically
 
@@ -89,7 +90,7 @@ def _package() -> Path:
 
 def _parse_tables(source: bytes) -> dict[str, Table]:
     tables: dict[str, Table] = {}
-    for statement in ast.parse(source).body:
+    for statement in python_source.parse(source).body:
         if isinstance(statement, ast.Assign | ast.Expr) and isinstance(statement.value, ast.Call):
             name = _table_name(statement)
             if name.endswith(_TABLE_SUFFIXES):
@@ -151,7 +152,7 @@ def module_file(model_type: str, kind: str) -> Path:
 def _config_defaults(path: Path, class_name: str) -> ConfigDefaults:
     if not path.is_file():
         return NO_DEFAULTS
-    statements = ast.parse(path.read_bytes()).body
+    statements = python_source.parse(path.read_bytes()).body
     classes = {statement.name: statement for statement in statements if isinstance(statement, ast.ClassDef)}
     return _defaults(classes[class_name], classes) if class_name in classes else NO_DEFAULTS
 

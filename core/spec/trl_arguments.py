@@ -5,6 +5,8 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
+from core import python_source
+
 _SOURCES = (
     ("trl", "trainer/base_config.py", "_BaseConfig"),
     ("trl", "trainer/sft_config.py", "SFTConfig"),
@@ -48,7 +50,7 @@ def argument_names() -> frozenset[str]:
 def _fields(source: str, class_name: str) -> set[str]:
     return {
         field.target.id
-        for node in ast.parse(source).body
+        for node in python_source.parse(source).body
         if isinstance(node, ast.ClassDef) and node.name == class_name
         for field in node.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
