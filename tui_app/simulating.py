@@ -80,9 +80,11 @@ class Simulating:
     def _begin(self) -> None:
         from tui_app.setup_screen import SetupScreen
 
-        screen, task, warm = self._app.screen, self._task, self._warm
-        if task is None or warm is None:
+        task, warm = self._task, self._warm
+        # The last timer may come when the app is on its way out and has no screen any more.
+        if task is None or warm is None or not self._app.screen_stack:
             return
+        screen = self._app.screen
         if not isinstance(screen, SetupScreen) or screen.STEP not in _STEPS:
             # Elsewhere nobody looks at what it costs; the step may come yet.
             self._wait()

@@ -109,3 +109,14 @@ async def test_nobody_simulates_while_a_model_is_chosen(monkeypatch: pytest.Monk
         assert warm.asked == []
         app.action_step("training")
         await until(pilot, lambda: levels(app).get("activations") == (3 * 10**9, "simulated"))
+
+
+async def test_a_timer_that_comes_when_the_app_is_on_its_way_out_does_nothing() -> None:
+    app = SftuiApp(open_screen="precision", draft_values=DRAFT, warm=False)
+    async with app.run_test() as pilot:
+        app.warm = warm = FakeWarm()  # type: ignore[assignment]
+        warm.gate.set()
+        await until(pilot, lambda: len(warm.asked) == 1)
+    assert app.screen_stack == []
+    app._simulating._begin()
+    assert len(warm.asked) == 1
