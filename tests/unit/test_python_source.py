@@ -1,5 +1,8 @@
 """Python source that several threads read at once."""
 
+import ast
+import contextlib
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -51,3 +54,27 @@ def test_threads_that_parse_at_once_do_not_disturb_one_another() -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+@pytest.mark.usefixtures("restless")
+def test_a_library_that_parses_at_the_same_time_does_not_disturb() -> None:
+    over, failures = threading.Event(), []
+
+    def library() -> None:
+        while not over.is_set():
+            with contextlib.suppress(SystemError):
+                ast.literal_eval("('run', {'a': [1, 2]})")
+
+    other = threading.Thread(target=library)
+    other.start()
+    for _ in range(300):
+        for _ in range(60):
+            Interruption()
+        try:
+            python_source.parse(SOURCE)
+        except SystemError as error:
+            failures.append(error)
+    over.set()
+    other.join()
+    assert failures == []
+    assert gc.isenabled()
