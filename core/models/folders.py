@@ -20,8 +20,13 @@ def remembered_folders() -> tuple[Path, ...]:
     return tuple(Path(name) for name in named if isinstance(name, str)) if isinstance(named, list) else ()
 
 
-def remember_folder(folder: Path) -> None:
-    """Look into this folder from now on. Raises SftuiError when that cannot be kept."""
+def remember_folder(folder: Path, *, of_a_model: bool = False) -> None:
+    """Look into this folder from now on, or if it must be that `of_a_model`, only then.
+
+    Raises SftuiError when that cannot be kept.
+    """
+    if of_a_model and not (folder / "config.json").is_file():
+        return
     _keep((folder, *(known for known in remembered_folders() if known != folder)))
 
 

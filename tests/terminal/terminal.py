@@ -64,9 +64,9 @@ class Terminal:
         """Read until something holds; fails with the end of what was seen."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"waited in vain for {what}; last seen:\n{self.text[-3000:]}")
-            self.read()
+            if not self.read() or time.monotonic() > deadline:
+                assert condition(), f"waited in vain for {what}; last seen:\n{self.text[-3000:]}"
+                return
 
     def read(self, seconds: float = 0.1) -> bool:
         """Take what is there to read; False when the other side is closed."""
