@@ -26,6 +26,7 @@ _POLL_SECONDS = 0.15
 _LIST_SECONDS = 1.0
 _SHARE_OF_LOOKING = 15
 _BATCH_BYTES = 1 << 20
+_DRAWING_SECONDS = 0.3
 _LOG_LINES = 500
 _LOG_BYTES = 256 * 1024
 
@@ -104,6 +105,9 @@ class RunFollower(_Watch):
         if self._posted is None:
             # A long journal takes seconds to read: what its ends tell is shown at once.
             self._post(read_ends(self._folder.journal_file), alive=alive)
+            if self._journal.left() > _BATCH_BYTES:
+                # Drawing that and reading on would each make the other wait.
+                self._stopped.wait(_DRAWING_SECONDS)
         while entries := self._journal.read_new(_BATCH_BYTES):
             # A screen that is gone does not wait for the end of it.
             if self._stopped.is_set():

@@ -110,6 +110,13 @@ class JournalReader:
         self._path = path
         self._offset = 0
 
+    def left(self) -> int:
+        """Bytes that are not read yet."""
+        try:
+            return self._path.stat().st_size - self._offset
+        except FileNotFoundError:
+            return 0
+
     def read_new(self, at_most: int = -1) -> list[Entry]:
         """The entries written since the last call, or those in the next `at_most` bytes, but one at least.
 

@@ -214,7 +214,10 @@ async def test_a_folder_that_one_has_chosen_from_is_listed_the_next_time_until_i
         await wait_for(pilot, lambda: remembered_folders() == (shelf,))
         await wait_for(pilot, lambda: app.known.model is not None)
         await pilot.press("ctrl+u")
-        await types(pilot, "./far/single")
+        await types(pilot, "./far")
+        # It is listed while one types, and would not be the next time.
+        await wait_for(pilot, lambda: other in {model.path for model in models.models})
+        await types(pilot, "/single")
         await wait_for(pilot, lambda: app.known.model is not None and app.known.model.folder.name == "single")
         await pilot.press("ctrl+n")
         await wait_for(pilot, lambda: remembered_folders() == (other, shelf))

@@ -203,8 +203,7 @@ class ModelScreen(SetupScreen):
     def action_next_step(self) -> None:
         """Go on; a model's folder that was typed is listed from then on."""
         folder = expand(self.chosen).absolute()
-        is_new = is_path(self.chosen) and all(model.path != folder for model in self.finder.local.models)
-        if is_new:
+        if is_path(self.chosen) and not self.finder.local.lists_again(folder):
             # The model may not be read yet; whether it is one is seen in the thread that writes.
             self._keep(partial(remember_folder, folder, of_a_model=True), self.finder.local.find)
         super().action_next_step()

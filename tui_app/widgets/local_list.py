@@ -16,7 +16,7 @@ from tui_app.background import batches
 from tui_app.widgets.found_list import NARROWEST_NAME, FoundList, columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _DAY = 86_400
 
@@ -28,6 +28,7 @@ class LocalList(FoundList[LocalModel]):
         super().__init__(id=id)
         self.models: tuple[LocalModel, ...] = ()
         self.is_looking = True
+        self._passing: set[Path] = set()
         self._chosen = ""
 
     def find(self) -> None:
@@ -43,12 +44,18 @@ class LocalList(FoundList[LocalModel]):
                 self.models = in_order(found)
                 self.post_message(self.Changed())
         self.models, self.is_looking = in_order(found), False
+        self._passing = set()
         self.post_message(self.Changed())
 
-    def include(self, models: Iterable[LocalModel]) -> None:
-        """List these as well."""
+    def include(self, models: Collection[LocalModel]) -> None:
+        """List these as well, until the next time that models are looked for."""
         known = {model.path for model in self.models}
+        self._passing |= {model.path for model in models} - known
         self.models = in_order([*self.models, *(model for model in models if model.path not in known)])
+
+    def lists_again(self, folder: Path) -> bool:
+        """Whether the model in this folder is listed the next time too, whatever is typed then."""
+        return folder not in self._passing and any(model.path == folder for model in self.models)
 
     def named(self, name: str) -> LocalModel | None:
         """The model that a spec names so."""
