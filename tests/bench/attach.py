@@ -1,9 +1,8 @@
-"""How soon a run with a long history is on the screen, and how soon all of it; against the app without a run.
+"""How soon a run with a long history is on the screen, against a run with a short one; on a real terminal.
 
 python -m tests.bench.attach [EVENTS]        100,000 by default
 """
 
-import asyncio
 import os
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from core.runs import events
 from core.runs.events import Entry, encode
 from core.runs.folder import RunFolder
+from tests.terminal.terminal import Terminal
 
 ROUNDS = 5
 
@@ -36,24 +36,13 @@ def write_run(folder: RunFolder, count: int) -> None:
             file.write(encode(Entry(seq, 1.7e9 + seq, event)) + "\n")
 
 
-async def attach(folder: RunFolder | None) -> tuple[float, float]:
-    """Seconds from making the app until something of the run is drawn, and until its whole history is."""
-    from tui_app.app import SftuiApp
-
+def attach(folder: RunFolder, words: str) -> float:
+    """Seconds from the command on a terminal until these words are on the screen."""
     began = time.perf_counter()
-    app = SftuiApp(open_screen="monitor", run=folder, warm=False) if folder else SftuiApp(warm=False)
-    shown = 0.0
-    async with app.run_test(size=(120, 40)) as pilot:
-        while folder is not None:
-            state = getattr(app.screen, "state", None)
-            if state is not None and state.last_seq and not shown:
-                await pilot.pause()
-                shown = time.perf_counter() - began
-            if shown and state is not None and len(state.steps) > 50_000:
-                break
-            await asyncio.sleep(0.005)
-        await pilot.pause()
-        return shown or time.perf_counter() - began, time.perf_counter() - began
+    with Terminal("tui_app", "attach", folder.id) as terminal:
+        while words not in terminal.output:
+            assert terminal.read(0.005), terminal.text
+        return time.perf_counter() - began
 
 
 def main() -> None:
@@ -62,19 +51,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for variable in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
             os.environ[variable] = str(Path(place) / variable)
-        folder = RunFolder(Path(place) / "runs" / "long")
-        write_run(folder, count)
-        asyncio.run(attach(None))
-        asyncio.run(attach(folder))
-        empty, first, whole = [], [], []
+        from core.paths import runs_home
+
+        short, long = RunFolder(runs_home() / "short-aaaa"), RunFolder(runs_home() / "long-bbbb")
+        write_run(short, 100)
+        write_run(long, count)
+        attach(long, f"{count - 2:,}")
+        taken: dict[str, list[float]] = {}
         for _ in range(ROUNDS):
-            empty.append(asyncio.run(attach(None))[0])
-            shown, all_of_it = asyncio.run(attach(folder))
-            first.append(shown)
-            whole.append(all_of_it)
-        words = ("the app without a run", f"a run of {count:,} events on the screen", "its whole history")
-        for name, seconds in zip(words, (empty, first, whole), strict=True):
-            print(f"{name:45} {sorted(seconds)[ROUNDS // 2]:.3f} s")
+            taken.setdefault("a run of 100 events: its last step is on the screen after", []).append(
+                attach(short, f"{98:,}")
+            )
+            taken.setdefault(f"a run of {count:,} events: its last step is on the screen after", []).append(
+                attach(long, f"{count - 2:,}")
+            )
+        for words, seconds in taken.items():
+            print(f"{words:70} {sorted(seconds)[ROUNDS // 2]:.3f} s")
 
 
 if __name__ == "__main__":
