@@ -37,6 +37,7 @@ def save(app: Any, name: str) -> None:
     svg = app.export_screenshot(title="sftui")
     svg = re.sub(r"@font-face\s*\{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code", "DejaVu Sans Mono")
     svg = _TEXT.sub(_spell_dots, svg).replace(str(HERE.parent), _STAND_IN)
+    svg = svg.replace(os.environ["XDG_DATA_HOME"], "/home/me/.data".ljust(len(os.environ["XDG_DATA_HOME"]), "_"))
     (HERE / f"{name}.svg").write_text(svg, encoding="utf-8")
     if name == HERO:
         import cairosvg

@@ -34,6 +34,20 @@ async def test_a_newcomer_is_told_what_to_do(size: tuple[int, int]) -> None:
         await until_shown(pilot, "No runs yet.", "t  try the built-in model", "n  set up a run")
 
 
+async def test_keys_work_on_the_first_run_of_a_newcomer_who_comes_home() -> None:
+    async with SftuiApp(warm=False).run_test(size=WIDE) as pilot:
+        await until_shown(pilot, "No runs yet.")
+        await pilot.press("t")
+        await until_shown(pilot, "5 Review")
+        write_run("done-aaaa", [*begin("done-aaaa"), *steps(1, 100), events.RunFinished(100, "adapter", 63.0)])
+        await pilot.press("h")
+        await until_shown(pilot, "1 run, none live", "n New run", "q Quit")
+        table = pilot.app.screen.query_one(DataTable)
+        assert not table.show_horizontal_scrollbar
+        await pilot.press("space")
+        await until_shown(pilot, "1 marked")
+
+
 async def test_each_run_has_a_line_with_state_steps_and_loss() -> None:
     write_run("done-aaaa", [*begin("done-aaaa"), *steps(1, 100), events.RunFinished(100, "adapter", 63.0)])
     write_run("bad-bbbb", [*begin("bad-bbbb"), *steps(1, 7), _failure(7)])

@@ -55,6 +55,7 @@ class RunsScreen(ChosenRunKeys):
         "Every run on this machine; a run goes on when you leave. Peak is the most memory it held, against the plan. "
         "Mark two to six (◆) and press v to compare them."
     )
+    AUTO_FOCUS = "#runs"
     BINDINGS = [
         Binding("n", "new", "New run", tooltip="Set up a run"),
         Binding("t", "starter", "Try the starter", tooltip="Train the built-in model: a minute, no GPU, no network"),
@@ -62,7 +63,9 @@ class RunsScreen(ChosenRunKeys):
             "slash", "filter", "Filter", key_display="/", tooltip="Show runs with these words in what is known of them"
         ),
         Binding("escape", "show_all", "All runs", show=False, tooltip="Show all runs again"),
-        Binding("o", "order", "Order", tooltip="Sort by age, state, loss, held-out loss, time, memory or model"),
+        Binding(
+            "o", "order", "Order", show=False, tooltip="Sort by age, state, loss, held-out loss, time, memory or model"
+        ),
         Binding("space", "mark", "Mark", tooltip="Mark this run, to compare it with others"),
         Binding("v", "compare", "Compare", tooltip="Compare the marked runs: curves, settings, figures"),
     ]
@@ -124,6 +127,7 @@ class RunsScreen(ChosenRunKeys):
         if self._watch is not None:
             self._watch.wake()
         self._show_machine(self._devices)
+        self._leave_hidden_filter()
 
     def on_screen_suspend(self) -> None:
         """Rest while another screen is shown."""
@@ -184,7 +188,13 @@ class RunsScreen(ChosenRunKeys):
         self._said = summary
         self.query_one("#summary", Static).update(summary)
         self.set_class(not self._all, "-empty")
+        self._leave_hidden_filter()
         self.refresh_bindings()
+
+    def _leave_hidden_filter(self) -> None:
+        # While there are no runs, there is no table to be on; keys must not go into a field that nobody sees.
+        if not self.has_class("-filtering") and self._all:
+            self.call_after_refresh(self.table.focus)
 
     def _lay_columns(self) -> None:
         columns = fitting(self.size.width)

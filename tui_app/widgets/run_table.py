@@ -59,7 +59,7 @@ BELOW_FROM = (100, 34)
 
 def fitting(width: int) -> dict[str, int]:
     """The columns that fit into a terminal this wide, and how wide they are; what is left over goes to the name."""
-    room = width - 1 - (SIDE_WIDTH if width >= SIDE_FROM else 0)
+    room = width - 2 - (SIDE_WIDTH if width >= SIDE_FROM else 0)
     chosen: set[str] = set()
     for column in sorted(COLUMNS, key=lambda column: column.order):
         if column.width + 2 > room and len(chosen) >= 4:
