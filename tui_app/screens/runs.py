@@ -160,6 +160,9 @@ class RunsScreen(ChosenRunKeys):
         self._all = message.runs
         self._marked &= {run.id for run in message.runs}
         self._list()
+        if any(run.id in known and known[run.id].state != run.state for run in message.runs):
+            # What has ended can be asked, and no longer waits.
+            self.refresh_bindings()
 
     def _list(self) -> None:
         runs = {run.id: run for run in listed(self._all, self._wanted, self._order)}
