@@ -48,15 +48,23 @@ async def test_keys_work_on_the_first_run_of_a_newcomer_who_comes_home() -> None
         await until_shown(pilot, "1 marked")
 
 
-async def test_a_run_that_ends_is_offered_what_an_ended_one_is() -> None:
-    folder = write_run("live-aaaa", begin("live-aaaa"))
-    write_run("live-bbbb", begin("live-bbbb"))
+async def test_a_run_that_has_ended_meanwhile_is_offered_what_an_ended_one_is() -> None:
+    first, second = write_run("run-aaaa", begin("run-aaaa")), write_run("run-bbbb", begin("run-bbbb"))
     async with SftuiApp(warm=False).run_test(size=WIDE) as pilot:
-        with alive(folder):
-            await until_shown(pilot, "2 runs, 1 live", "s Stop")
+        with alive(first):
+            await until_shown(pilot, "2 runs, 1 live")
+            home = pilot.app.screen
+            assert isinstance(home, RunsScreen)
+            if home.chosen is None or home.chosen.id != "run-aaaa":
+                await pilot.press("j")
+            await until_shown(pilot, "s Stop")
             assert "Ask it" not in shown(pilot.app)
-            add(folder, [*steps(1, 100), events.RunFinished(100, "adapter", 63.0)])
-        await until_shown(pilot, "✓ finished", "a Ask it")
+            await pilot.press("enter")
+            await until(pilot, lambda: isinstance(pilot.app.screen, MonitorScreen))
+        add(first, [*steps(1, 100), events.RunFinished(100, "adapter", 63.0)])
+        with alive(second):
+            await pilot.press("h")
+            await until_shown(pilot, "2 runs, 1 live", "✓ finished", "a Ask it")
 
 
 async def test_each_run_has_a_line_with_state_steps_and_loss() -> None:

@@ -58,7 +58,7 @@ class RunsScreen(ChosenRunKeys):
     AUTO_FOCUS = "#runs"
     BINDINGS = [
         Binding("n", "new", "New run", tooltip="Set up a run"),
-        Binding("t", "starter", "Try the starter", tooltip="Train the built-in model: a minute, no GPU, no network"),
+        Binding("t", "starter", "Starter", tooltip="Train the built-in model: a minute, no GPU, no network"),
         Binding(
             "slash", "filter", "Filter", key_display="/", tooltip="Show runs with these words in what is known of them"
         ),
