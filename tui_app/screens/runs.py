@@ -127,7 +127,7 @@ class RunsScreen(ChosenRunKeys):
         if self._watch is not None:
             self._watch.wake()
         self._show_machine(self._devices)
-        self._leave_hidden_filter()
+        self.call_after_refresh(self._leave_hidden_filter)
 
     def on_screen_suspend(self) -> None:
         """Rest while another screen is shown."""
@@ -191,13 +191,13 @@ class RunsScreen(ChosenRunKeys):
         self._said = summary
         self.query_one("#summary", Static).update(summary)
         self.set_class(not self._all, "-empty")
-        self._leave_hidden_filter()
+        self.call_after_refresh(self._leave_hidden_filter)
         self.refresh_bindings()
 
     def _leave_hidden_filter(self) -> None:
         # While there are no runs, there is no table to be on; keys must not go into a field that nobody sees.
         if not self.has_class("-filtering") and self._all:
-            self.call_after_refresh(self.table.focus)
+            self.table.focus()
 
     def _lay_columns(self) -> None:
         columns = fitting(self.size.width)
