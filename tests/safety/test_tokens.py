@@ -14,7 +14,7 @@ from core.runs.folder import RunFolder, all_runs
 from tests.hub_server import Hub, running_hub
 from tests.terminal.terminal import Terminal
 from tests.tiny import chat_rows
-from tests.training.runs import events_of, wait_for
+from tests.training.runs import events_of, wait_for, wait_for_end
 from tests.training.test_worker import only
 
 TOKENS = ("hf_CanaryOfTheEnvironment6660", "hf_CanaryOfTheFile6660")
@@ -115,8 +115,8 @@ def test_a_token_is_written_nowhere_and_nothing_listens(hub: Hub, tmp_path: Path
     assert state.outcome is None
     assert_nothing_listens(next(event.pid for event in events_of(folder) if isinstance(event, events.RunStarted)))
     assert told("stop", folder.id) == 0
-    wait_for(folder, lambda state: state.outcome is not None)
-    wait_for(failing, lambda state: state.outcome is not None)
+    wait_for_end(folder)
+    wait_for_end(failing)
     assert only(events_of(failing), events.RunFailed).traceback_file is not None
     assert folder.path.stat().st_mode & 0o777 == 0o700
     assert_written_nowhere(tmp_path)

@@ -58,6 +58,16 @@ def wait_for(folder: RunFolder, condition: Callable[[RunState], bool]) -> RunSta
     raise AssertionError(f"waited in vain; the run's state is {folder.read_state()}\n{log}")
 
 
+def wait_for_end(folder: RunFolder) -> RunState:
+    """Wait until the run has ended and its process, which tidies up after its last word, has let go of the folder."""
+    wait_for(folder, lambda state: state.outcome is not None)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while folder.is_alive():
+        assert time.monotonic() < deadline, "the run has ended, and its process has not"
+        time.sleep(0.05)
+    return folder.read_state()
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSONL; returns the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
