@@ -71,8 +71,7 @@ async def test_a_model_is_downloaded_refused_allowed_and_then_fetched_with_its_c
         # What is allowed is what was shown, though the branch has moved on by now.
         own.commit({**own.commits[commit], "modeling_own.py": b"import evil\n"})
         await allowed(pilot)
-        await wait_for(pilot, lambda: app.known.model is not None)
-        assert f"modeling_own.py, allowed at {commit}" in told(app, "ModelCard")
+        await wait_for(pilot, lambda: f"modeling_own.py, allowed at {commit}" in told(app, "ModelCard"))
         assert all(f"/{commit}/" in request.path for request in hub.asked(".py"))
         assert hub.served["layers.py"] == len(PYTHON["layers.py"])
         assert "import evil" not in (app.known.model.folder / "modeling_own.py").read_text()  # type: ignore[union-attr]
