@@ -67,7 +67,9 @@ async def test_zoom_pan_and_whole_run() -> None:
     with alive(folder):
         async with SftuiApp(open_screen="monitor", run=folder, warm=False).run_test(size=NARROW) as pilot:
             await until_shown(pilot, "╭─ Loss", "200")
-            await pilot.press("g", "plus")
+            await pilot.press("g")
+            await until_shown(pilot, "w shows the whole run", "200")
+            await pilot.press("plus")
             await until_shown(pilot, "steps 100 to 200")
             # What is looked at at its newest end goes on with the run.
             add(folder, steps(201, 250))

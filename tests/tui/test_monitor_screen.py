@@ -104,7 +104,7 @@ async def test_a_trouble_stands_in_the_notice_line_until_it_is_over_and_among_th
             await until_shown(pilot, "step 5 of 100")
             add(folder, [hot])
             await until_shown(pilot, "! GPU 0 is [b]slow␛", "Choices and 1 problem", "step 5: Heat. The run")
-            assert shown(pilot.app).count("! GPU 0 is") == 2
+            await until(pilot, lambda: shown(pilot.app).count("! GPU 0 is") == 2)
             add(folder, [events.TroubleEnded("gpu_slowed", 6)])
             await until(pilot, lambda: shown(pilot.app).count("! GPU 0 is") == 1)
             add(folder, [events.TroubleNoticed("not_finite", "The loss is not a number", "Lower it.", 7, "stop")])

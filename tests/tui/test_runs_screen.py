@@ -227,7 +227,7 @@ async def test_a_run_gets_tags_and_notes_and_tells_its_place() -> None:
         await pilot.press("N")
         await until_shown(pilot, "It is kept with the run")
         await pilot.press(*"ok", "enter")
-        await until(pilot, folder.notes_file.exists)
+        await until(pilot, lambda: folder.notes_file.exists() and "It is kept with the run" not in shown(pilot.app))
         await pilot.press("P")
         await until(pilot, lambda: "The run's folder" in shown(pilot.app))
 
