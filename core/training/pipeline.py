@@ -40,7 +40,6 @@ from core.training.control import RunControl
 from core.training.data_of_run import keep_to_data
 from core.training.first_batch import check_first_batch
 from core.training.peak import PeakCallback, PeakMeter
-from core.training.priority import yield_to_others
 from core.training.sample_callback import Asking, SampleCallback
 from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
@@ -244,8 +243,6 @@ def _load_request(run: RunContext) -> loading.LoadRequest:
         raise SpecError(problems)
     # The launcher has hidden every other GPU, so that the chosen one is the first.
     torch_device = "cpu" if device.gpu is None else "cuda:0"
-    if device.gpu is None:
-        yield_to_others()
     return loading.LoadRequest(folder, architecture, dtype.value, spec.attn_implementation, torch_device)
 
 

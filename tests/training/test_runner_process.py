@@ -34,8 +34,6 @@ def test_a_run_can_be_watched_and_told_to_save_and_to_stop(tiny_model: Path, row
     wait_for(folder, stepped)
     assert folder.is_alive()
     assert summarize(folder).state == "training"
-    niceness = [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{process.pid}/task").iterdir()]
-    assert (min(niceness), max(niceness)) == (0, 10), "it computes after all others, and answers at once"
 
     checkpoint = send(folder, "checkpoint")
     state = wait_for(folder, lambda state: bool(state.checkpoints))
