@@ -66,7 +66,9 @@ class _Watch:
         told = ""
         while not self._stopped.is_set():
             try:
-                self._look()
+                # One that is paused before it starts would make the screen that is shown instead wait.
+                if not self._paused:
+                    self._look()
             except OSError as error:
                 # The disk may come back, as after a lost network mount; one dialog for it is enough.
                 if str(error) != told:

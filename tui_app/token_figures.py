@@ -31,14 +31,14 @@ class TokenFigures:
 
     def follow(self, state: TokenState | None, spec: RunSpec | None) -> None:
         """Work out what these counts mean for this spec."""
-        from core.data.token_statistics import Batching
-
         if state is None or not state.counted or spec is None:
             self._wanted = None
             if self.found is not None:
                 self.found = None
                 self._tell()
             return
+        from core.data.token_statistics import Batching
+
         wanted = state, Batching.of(spec)
         if wanted == self._wanted:
             return
