@@ -549,6 +549,12 @@ _HOST = (
         "Install the package that holds the file that the message names, or reinstall torch and its nvidia packages.",
     ),
     Failure(
+        ("No module named",),
+        "A Python package is missing",
+        "Something that the run uses needs it; the traceback says what.",
+        "Install it with pip, in the environment that sftui runs in.",
+    ),
+    Failure(
         ("find C compiler",),
         "There is no C compiler",
         "A kernel is compiled when it is first needed.",

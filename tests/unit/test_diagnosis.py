@@ -286,6 +286,7 @@ KNOWN: list[tuple[BaseException, str, str]] = [
         "needs a library",
         "sentencepiece",
     ),
+    (ModuleNotFoundError("No module named 'httpx'", name="httpx"), "package is missing", "Install it with pip"),
     (
         RuntimeError(
             "DataLoader worker (pid 4121) is killed by signal: Bus error. dataloader's workers "
