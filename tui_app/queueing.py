@@ -18,14 +18,14 @@ def move(run: Path, how: Move) -> int:
     return queue.move(run, how).number
 
 
-def before_a_new_run(wish: str, gpus: GpuReading) -> str:
+def before_a_new_run(wish: str, gpus: GpuReading, needs_bytes: int | None) -> str:
     """The run that a new one would wait for on its device; empty if none is there."""
     from core.devices.choose import acceptable_gpus, device_name
     from core.errors import SftuiError
     from core.runs.queue import CPU, Ticket, place_of, tickets
 
     try:
-        devices = tuple(device_name(gpu) for gpu in acceptable_gpus(wish, gpus, os.environ))
+        devices = tuple(device_name(gpu) for gpu in acceptable_gpus(wish, gpus, os.environ, needs_bytes))
     except SftuiError:
         return ""
     new = Ticket(Path(), devices or (CPU,))

@@ -54,12 +54,13 @@ def _before(folder: RunFolder) -> str:
     """The run that has the device of this one, or waits for it; empty if it is free."""
     from core.devices.gpu import GpuMonitor
     from core.runs.launch import wished_device
+    from core.runs.queue import needed_bytes
     from tui_app.queueing import before_a_new_run
 
     monitor = GpuMonitor()
     gpus = monitor.read()
     monitor.close()
-    return before_a_new_run(wished_device(folder), gpus)
+    return before_a_new_run(wished_device(folder), gpus, needed_bytes(folder))
 
 
 def mend(folder: RunFolder, change: Mend) -> None:

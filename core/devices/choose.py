@@ -1,6 +1,7 @@
 """Which device a run gets: a GPU by index, UUID or free memory, or the CPU."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from core.choice import Choice
@@ -21,16 +22,26 @@ class ChosenDevice:
     choice: Choice
 
 
-def choose_device(wish: str, reading: GpuReading, environ: Mapping[str, str]) -> ChosenDevice:
+def choose_device(
+    wish: str,
+    reading: GpuReading,
+    environ: Mapping[str, str],
+    *,
+    needs_bytes: int | None = None,
+    taken: Collection[str] = (),
+) -> ChosenDevice:
     """The device that `sftui.device` means: auto, cpu, an NVML index or a UUID.
 
-    GPUs that CUDA_VISIBLE_DEVICES hides are not considered. Raises SftuiError if the wish cannot be met.
+    GPUs that CUDA_VISIBLE_DEVICES hides are not considered. auto leaves those alone that are `taken`, which are names
+    as `device_name` gives them, if another has room. Raises SftuiError if the wish cannot be met.
     """
-    gpus = acceptable_gpus(wish, reading, environ)
+    gpus = acceptable_gpus(wish, reading, environ, needs_bytes)
     if not gpus:
         why = "as asked for" if wish == "cpu" else _why_none(reading, environ)
         return ChosenDevice(None, Choice("device", "cpu", why))
-    gpu = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
+    others = [gpu for gpu in gpus if device_name(gpu) not in taken and not lack_of_room(gpu, needs_bytes)]
+    # A run that has just begun holds no memory yet: how much is free does not show it.
+    gpu = max(others if taken and others else gpus, key=lambda gpu: gpu.free_bytes or 0)
     if wish != "auto":
         return ChosenDevice(gpu, Choice("device", gpu_name(gpu), "as asked for"))
     only = "the only GPU" if len(reading.gpus) == 1 else "the only GPU that is visible and working"
@@ -38,13 +49,19 @@ def choose_device(wish: str, reading: GpuReading, environ: Mapping[str, str]) ->
     return ChosenDevice(gpu, Choice("device", gpu_name(gpu), reason))
 
 
-def acceptable_gpus(wish: str, reading: GpuReading, environ: Mapping[str, str]) -> tuple[GpuSnapshot, ...]:
-    """The GPUs of which `sftui.device` means any; none for the CPU. Raises SftuiError if the wish cannot be met."""
+def acceptable_gpus(
+    wish: str, reading: GpuReading, environ: Mapping[str, str], needs_bytes: int | None = None
+) -> tuple[GpuSnapshot, ...]:
+    """The GPUs of which `sftui.device` means any; none for the CPU. Raises SftuiError if the wish cannot be met.
+
+    auto means none that is smaller than what the run needs, if there is a larger one.
+    """
     if wish == "cpu":
         return ()
     gpus = tuple(gpu for gpu in visible_gpus(reading.gpus, environ) if not gpu.lost)
     if wish == "auto":
-        return gpus
+        large = tuple(gpu for gpu in gpus if (gpu.total_bytes or sys.maxsize) >= (needs_bytes or 0))
+        return large or gpus
     for gpu in gpus:
         if wish in (str(gpu.index), gpu.uuid):
             return (gpu,)

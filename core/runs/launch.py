@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from core import paths
-from core.devices.choose import ChosenDevice, choose_device, cuda_environment
+from core.devices.choose import ChosenDevice, choose_device, cuda_environment, device_name
 from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
 from core.runs.folder import RunFolder, all_runs
+from core.runs.queue import needed_bytes, tickets
 
 RUNNER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -50,14 +52,13 @@ def start_run(folder: RunFolder, resume_step: int | None = None, *, queue: bool 
     A run with checkpoints goes on from the newest, or from that of `resume_step`; 0 begins anew. With `queue` it waits
     for its turn on a device, and this returns when it stands in line, so that whoever comes later stands behind it.
     """
-    # One that waits chooses its device when its turn has come.
-    device = None if queue else _device(wished_device(folder))
+    # It chooses its device itself, when it can have it: of two that begin together each sees what the other has.
     arguments = ["--queue"] if queue else []
     arguments += [str(folder.path), *([] if resume_step is None else [str(resume_step)])]
     folder.refuse_links()
     told = _size(folder.journal_file)
     with paths.open_log(folder.log_file) as log:
-        process = _spawn("core.training.runner", arguments, device, stdin=subprocess.DEVNULL, output=log)
+        process = _spawn("core.training.runner", arguments, stdin=subprocess.DEVNULL, output=log)
     deadline = time.monotonic() + QUEUE_SECONDS
     # It stands in line before it says the first word.
     while queue and _size(folder.journal_file) == told and process.poll() is None and time.monotonic() < deadline:
@@ -96,7 +97,8 @@ class WarmRunner:
         device = _device(wish)
         with paths.open_log(log_folder / "warm.log") as log:
             pipe = subprocess.PIPE
-            return cls(_spawn("core.training.warm", [], device, stdin=pipe, output=pipe, errors=log), device)
+            more = cuda_environment(device) if device else {}
+            return cls(_spawn("core.training.warm", [], stdin=pipe, output=pipe, errors=log, more=more), device)
 
     @property
     def is_idle(self) -> bool:
@@ -104,9 +106,9 @@ class WarmRunner:
         return not self._has_run and self._process.poll() is None
 
     def run(self, folder: RunFolder) -> bool:
-        """Hand a run over; False if the process is gone, has a run already, or cannot see the run's GPU."""
+        """Hand a run over; False if the process is gone, has a run already, or does not see the GPU of the run."""
         folder.refuse_links()
-        if not self.is_idle or not self._sees(wished_device(folder)):
+        if not self.is_idle or not self._sees_device_of(folder):
             return False
         try:
             with self._lock:
@@ -212,9 +214,12 @@ class WarmRunner:
             with contextlib.suppress(KeyError):
                 self._waiting.popitem()[1].set_exception(_no_answer())
 
-    def _sees(self, wish: str) -> bool:
-        gpu = self._device.gpu if self._device else None
-        return wish in ("auto", "cpu") or (gpu is not None and wish in (str(gpu.index), gpu.uuid))
+    def _sees_device_of(self, folder: RunFolder) -> bool:
+        wish = wished_device(folder)
+        if wish == "cpu":
+            return True
+        own, best = self._device, _device(wish, needed_bytes(folder))
+        return own is not None and best is not None and device_name(own.gpu) == device_name(best.gpu)
 
 
 def _no_answer() -> NoAnswerError:
@@ -245,10 +250,11 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _device(wish: str) -> ChosenDevice | None:
+def _device(wish: str, needs_bytes: int | None = None) -> ChosenDevice | None:
     monitor = GpuMonitor()
+    taken = {ticket.has for ticket in tickets() if ticket.has is not None}
     try:
-        return choose_device(wish, monitor.read(), os.environ)
+        return choose_device(wish, monitor.read(), os.environ, needs_bytes=needs_bytes, taken=taken)
     except SftuiError:
         return None
     finally:
@@ -258,15 +264,15 @@ def _device(wish: str) -> ChosenDevice | None:
 def _spawn(
     module: str,
     arguments: list[str],
-    device: ChosenDevice | None,
     *,
     stdin: int,
     output: int | IO[bytes],
     errors: IO[bytes] | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        env={**RUNNER_DEFAULTS, **os.environ, **RUNNER_ENVIRONMENT, **(cuda_environment(device) if device else {})},
+        env={**RUNNER_DEFAULTS, **os.environ, **RUNNER_ENVIRONMENT, **more},
         start_new_session=True,
         stdin=stdin,
         stdout=output,

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -49,6 +49,15 @@ class Place:
     """The run before it: the last that waits there too, or one that has a device of its."""
 
 
+def needed_bytes(folder: RunFolder) -> int | None:
+    """The memory that the plan predicts for the run, if it does so for all of it."""
+    try:
+        memory = json.loads(folder.plan_file.read_bytes())["memory"]
+        return int(memory["total_bytes"]) if memory["total_is_complete"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def tickets() -> tuple[Ticket, ...]:
     """The tickets of all runs whose runners live, in the order of their turns."""
     return tuple(ticket for ticket in _read() if RunFolder(ticket.run).is_alive())
@@ -70,9 +79,18 @@ def place_of(run: Path, line: Sequence[Ticket]) -> Place | None:
 
 
 def enter(ticket: Ticket) -> None:
-    """Stand in line as the last one, or tell which device one has without having waited. Raises OSError."""
+    """Stand in line as the last one. Raises OSError."""
     with _changing() as line:
         line[:] = [*(other for other in line if other.run != ticket.run), ticket]
+
+
+def take(run: Path, choose: Callable[[Collection[str]], str]) -> str:
+    """Take the device that `choose` names, without a wait; it is told which ones other runs have. Raises OSError."""
+    with _changing() as line:
+        others = [ticket for ticket in line if ticket.run != run]
+        device = choose({ticket.has for ticket in others if ticket.has is not None})
+        line[:] = [*others, Ticket(run, (device,), has=device)]
+    return device
 
 
 def claim(run: Path, device: str, *, push_in: bool = False) -> bool:

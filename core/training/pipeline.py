@@ -32,6 +32,7 @@ from core.runs import events
 from core.runs.checkpoints import checkpoint_to_resume, committed_checkpoints, discard_after, flush, step_of
 from core.runs.events import Event
 from core.runs.folder import RunFolder
+from core.runs.queue import needed_bytes
 from core.spec.problems import SpecError
 from core.spec.run_spec import RunSpec
 from core.spec.yaml_file import read_spec, to_yaml
@@ -45,7 +46,6 @@ from core.training.saving import CheckpointSaver
 from core.training.sft import make_trainer, training_arguments
 from core.training.step_clock import StepClock
 from core.training.troubles import TroubleDesk
-from core.training.waiting import needed_bytes
 from core.training.whereabouts import Whereabouts
 
 Emit = Callable[[Event], object]

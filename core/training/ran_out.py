@@ -14,8 +14,8 @@ from core.memory.plan import make_plan, read_model
 from core.runs.checkpoints import committed_checkpoints
 from core.runs.events import GpuUser, Mend, OutOfMemory
 from core.runs.folder import RunFolder
+from core.runs.queue import needed_bytes
 from core.spec.run_spec import RunSpec
-from core.training.waiting import needed_bytes
 from core.training.whereabouts import Whereabouts
 
 # "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which 1.12 GiB is free."

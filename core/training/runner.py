@@ -21,7 +21,6 @@ from core.runs.checkpoints import committed_checkpoints, is_committed, size_of_l
 from core.runs.commands import CommandReader, Request
 from core.runs.folder import RunFolder
 from core.runs.journal import JournalWriter
-from core.runs.queue import Ticket
 from core.spec.run_spec import RunSpec
 from core.spec.yaml_file import read_spec
 from core.training.control import Length, RunControl
@@ -29,7 +28,7 @@ from core.training.environment import put_down
 from core.training.finish import facts, run_command
 from core.training.sampler import MemorySampler
 from core.training.troubles import TroubleDesk
-from core.training.waiting import Wait, device_of
+from core.training.waiting import Wait, take_device
 from core.training.watch import MachineWatch
 from core.training.worker import TrainingWorker
 
@@ -84,13 +83,10 @@ class Runner:
                 self._say_last_word()
                 return 1
             last = _checkpoint_of_end(self._folder)
-            if self._queued:
-                if not self._get_device(spec, commands):
-                    return self._end_unstarted()
-            elif device := device_of(spec.sftui.device):
-                # It does not wait; those who do shall know of it.
-                with contextlib.suppress(OSError):
-                    queue.enter(Ticket(self._folder.path, (device,), has=device))
+            if not self._queued:
+                self._take_device(spec)
+            elif not self._get_device(spec, commands):
+                return self._end_unstarted()
             self._began = time.monotonic()
             self._emit(
                 events.RunStarted(
@@ -123,6 +119,14 @@ class Runner:
             self._say_last_word()
             return self._exit_status(worker)
 
+    def _take_device(self, spec: RunSpec) -> None:
+        # Without such a device the run fails with the words for that.
+        with contextlib.suppress(SftuiError):
+            device = take_device(self._folder, spec.sftui.device)
+            # The warm one has seen its GPU alone since it began.
+            if not self._warm:
+                _show_to_cuda(device)
+
     def _get_device(self, spec: RunSpec, commands: CommandReader) -> bool:
         """Wait for the turn; False if a stop was asked for before it came."""
 
@@ -142,7 +146,7 @@ class Runner:
                 self._journal.flush()
                 self._obey_all(commands)
                 if wait.is_over(push_in=self._pushes_in):
-                    os.environ["CUDA_VISIBLE_DEVICES"] = "" if wait.device == queue.CPU else wait.device
+                    _show_to_cuda(wait.device)
                     return True
             time.sleep(_TICK_SECONDS)
         return False
@@ -260,6 +264,10 @@ def _checkpoint_of_end(folder: RunFolder) -> Path | None:
         return None
     checkpoint = folder.path / outcome.checkpoint
     return checkpoint if is_committed(checkpoint) else None
+
+
+def _show_to_cuda(device: str) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == queue.CPU else device
 
 
 def _failed(error: SftuiError) -> events.RunFailed:

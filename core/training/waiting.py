@@ -1,15 +1,14 @@
-"""A run's wait for its turn on a device; light, so that any number of runs can wait."""
+"""How a run gets its device: at once, or when its turn has come; light, so that any number of runs can wait."""
 
-import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from core.devices.choose import acceptable_gpus, device_name, gpu_name, lack_of_room
+from core.devices.choose import acceptable_gpus, choose_device, device_name, gpu_name, lack_of_room
 from core.devices.gpu import GpuMonitor, GpuSnapshot
 from core.runs import queue
 from core.runs.folder import RunFolder
-from core.runs.queue import CPU, Ticket
+from core.runs.queue import CPU, Ticket, needed_bytes
 
 _LOOK_SECONDS = 0.5
 
@@ -25,7 +24,7 @@ class Wait:
         self._needs_bytes = needed_bytes(folder)
         self._monitor = GpuMonitor()
         self._look_at = 0.0
-        gpus = acceptable_gpus(wish, self._monitor.read(), os.environ)
+        gpus = acceptable_gpus(wish, self._monitor.read(), os.environ, self._needs_bytes)
         self._names = {device_name(gpu): gpu_name(gpu) for gpu in gpus} or {CPU: "the CPU"}
         self.device = ""
         """The device that the run has got; empty before."""
@@ -52,15 +51,16 @@ class Wait:
         return False
 
     def _free_device(self, among: tuple[str, ...]) -> tuple[str, str]:
-        """The device with the most free memory, and what it lacks for the run, if anything."""
+        """The device with room, or the most free memory, and what it lacks for the run, if anything."""
         if among == (CPU,):
             return CPU, ""
         gpus = {device_name(gpu): gpu for gpu in self._monitor.read().gpus}
-        best = max(among, key=lambda name: _free_bytes(gpus.get(name)))
-        gpu = gpus.get(best)
-        if gpu is None:
-            return best, f"{self._names[best]}, which is not seen now"
-        return best, lack_of_room(gpu, self._needs_bytes)
+        lacks = {name: self._lack(name, gpus.get(name)) for name in among}
+        best = max(among, key=lambda name: (not lacks[name], _free_bytes(gpus.get(name))))
+        return best, lacks[best]
+
+    def _lack(self, name: str, gpu: GpuSnapshot | None) -> str:
+        return f"{self._names[name]}, which is not seen now" if gpu is None else lack_of_room(gpu, self._needs_bytes)
 
     def _who_is_before(self, place: queue.Place) -> str:
         where = " or ".join(self._names.values())
@@ -74,19 +74,21 @@ class Wait:
             self._tell(number, waits_for)
 
 
-def needed_bytes(folder: RunFolder) -> int | None:
-    """The memory that the plan predicts for the run, if it does so for all of it."""
+def take_device(folder: RunFolder, wish: str) -> str:
+    """Take the device for a run that does not wait, so that those who do know of it. Raises SftuiError."""
+    monitor = GpuMonitor()
+    reading = monitor.read()
+    monitor.close()
+
+    def choose(taken: Collection[str]) -> str:
+        needs_bytes = needed_bytes(folder)
+        return device_name(choose_device(wish, reading, os.environ, needs_bytes=needs_bytes, taken=taken).gpu)
+
     try:
-        memory = json.loads(folder.plan_file.read_bytes())["memory"]
-        return int(memory["total_bytes"]) if memory["total_is_complete"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def device_of(wish: str) -> str | None:
-    """The device that this process was started for; None where nobody has chosen one."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return CPU if wish == "cpu" or visible == "" else visible
+        return queue.take(folder.path, choose)
+    except OSError:
+        # A full disk keeps nobody from training.
+        return choose(())
 
 
 def _free_bytes(gpu: GpuSnapshot | None) -> int:

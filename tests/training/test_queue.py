@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,15 @@ def new(tmp_path: Path, light: None) -> Callable[..., RunFolder]:
 
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Says how much memory is used on two GPUs of 24 GiB."""
+    """Says how much memory is used on GPUs, of 24 GiB each unless told otherwise."""
     told = tmp_path / "nvml"
     monkeypatch.setenv("LD_LIBRARY_PATH", str(build_stub(tmp_path)))
     monkeypatch.setenv("STUB_NVML_FILE", str(told))
 
-    def use(*gib: float) -> None:
-        used = ",".join(str(int(one * GIB)) for one in gib)
+    def use(*gib: float, total: Sequence[float] = (24,)) -> None:
+        used, all_there_is = (",".join(str(int(one * GIB)) for one in those) for those in (gib, total))
         beside = told.with_suffix(".new")
-        beside.write_text(f"STUB_NVML_COUNT={len(gib)}\nSTUB_NVML_USED_MB={used}\n")
+        beside.write_text(f"STUB_NVML_COUNT={len(gib)}\nSTUB_NVML_USED_MB={used}\nSTUB_NVML_TOTAL_MB={all_there_is}\n")
         beside.replace(told)
 
     return use
@@ -244,3 +244,34 @@ def test_a_device_that_is_not_there_is_not_waited_for(new: Callable[..., RunFold
     folder = new("one", device="7")
     runs(folder)
     assert not any(isinstance(event, events.RunQueued) for event in events_of(folder))
+
+
+def test_of_two_gpus_each_is_waited_for_by_itself_and_any_is_the_first_that_is_free(
+    new: Callable[..., RunFolder], gpus: Callable[..., None]
+) -> None:
+    gpus(0.5, 0.5)
+    # These do not wait, and neither holds memory when the other begins.
+    first, second = new("one", wait=False, device="auto"), new("two", wait=False, device="auto")
+    assert {device_of(first), device_of(second)} == {FIRST_GPU, SECOND_GPU}
+    if device_of(first) == SECOND_GPU:
+        first, second = second, first
+    third = new("three", device="0")
+    waits(third, 1, f"GPU 0 Stub GPU, behind {first.id}")
+    fourth = new("four", device="auto")
+    waits(fourth, 2, "GPU 0 Stub GPU or GPU 1 Stub GPU")
+    end(second, "fail")
+    assert device_of(fourth) == SECOND_GPU
+    # A GPU that is free again is nothing to one that waits for the other.
+    end(fourth)
+    fifth = new("five", device="1")
+    assert device_of(fifth) == SECOND_GPU
+    assert summarize(third).state == "queued"
+    end(first)
+    assert device_of(third) == FIRST_GPU
+    end(third)
+    # GPU 0 is free, and too small.
+    gpus(0.5, 0.5, total=(8, 24))
+    sixth = new("six", device="auto", needs_gib=10)
+    waits(sixth, 1, f"GPU 1 Stub GPU, behind {fifth.id}")
+    end(fifth)
+    assert device_of(sixth) == SECOND_GPU

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from subprocess import Popen
 from typing import Any
 
 import pytest
 
+from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
 from core.memory.layer_traces import LayerTraces
 from core.models.architecture import detect
 from core.models.inventory_file import Inventory, InventoryParameter, library_versions
-from core.runs import launch
+from core.runs import launch, queue
 from core.runs.folder import RunFolder
 from core.runs.launch import NoAnswerError, WarmRunner, trains_on_cpu
 from core.spec.build import build_spec
 from core.spec.presets import PRESETS
 from core.starter import MODEL
 from tests.tui.helpers import alive, begin, steps, until, until_shown, write_run
+from tests.unit.test_choose_device import gpu, reading
 from tui_app import messages
 from tui_app.app import SftuiApp
 from tui_app.screens.monitor import MonitorScreen
@@ -134,3 +137,18 @@ def test_a_run_on_the_gpu_leaves_the_cpu_free(monkeypatch: pytest.MonkeyPatch) -
         assert not trains_on_cpu()
         folder.spec_file.write_text("sftui: {device: cpu}\n")
         assert trains_on_cpu()
+
+
+def test_it_does_not_take_a_run_onto_a_gpu_that_another_has_got_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = reading(gpu(0, 24), gpu(1, 24))
+    monkeypatch.setattr(GpuMonitor, "read", lambda _: two)
+    silent = ["sh", "-c", "exec cat >/dev/null"]
+    monkeypatch.setattr(launch, "_spawn", lambda *_, stdin, output, **__: Popen(silent, stdin=stdin, stdout=output))
+    other, folder = write_run("other-aaaa", begin("other-aaaa")), write_run("new-bbbb", [])
+    warm = WarmRunner.start()
+    with alive(other):
+        queue.take(other.path, lambda _: "GPU-0000-aaaa")
+        assert not warm.run(folder)
+        folder.spec_file.write_text("sftui: {device: 0}\n")
+        assert warm.run(folder), "it is asked for"
+    assert warm.wait(60) == 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.devices.choose import ChosenDevice, choose_device, cuda_environment
+from core.devices.choose import ChosenDevice, acceptable_gpus, choose_device, cuda_environment
 from core.devices.gpu import GpuReading, GpuSnapshot
 from core.errors import SftuiError
 
@@ -45,6 +45,31 @@ def test_auto_takes_the_most_free_memory() -> None:
     assert chosen("auto") == (1, "GPU 1 L1", "most free memory of 3 GPUs")
     assert chosen("auto", reading(gpu(0))) == (0, "GPU 0 L0", "the only GPU")
     assert chosen("auto", reading(gpu(0, None), gpu(1, 0), gpu(2, 5)))[0] == 2
+
+
+def test_auto_leaves_a_gpu_alone_that_a_run_has_while_another_has_room() -> None:
+    def auto(needs_bytes: int | None, *taken: int, read: GpuReading = THREE) -> int:
+        names = [f"GPU-{index}000-aaaa" for index in taken]
+        device = choose_device("auto", read, {}, needs_bytes=needs_bytes, taken=names)
+        assert device.gpu is not None
+        return device.gpu.index
+
+    assert auto(5, 1) == 2
+    assert auto(5, 1, 2) == 0
+    assert auto(15, 1, 2) == 1, "the other has no room"
+    assert auto(5, 0, 1, 2) == 1, "there is no other"
+    assert auto(None, 1) == 1, "the others hold what is nobody's"
+    assert auto(None, 1, read=reading(gpu(0, 22), gpu(1, 24))) == 0
+    assert choose_device("1", THREE, {}, taken=["GPU-1000-aaaa"]).gpu == gpu(1, 30), "as asked for"
+
+
+def test_auto_means_no_gpu_that_can_never_hold_the_run_unless_all_are_such() -> None:
+    two = reading(gpu(0, 8, total_bytes=8), gpu(1, 3))
+    assert [one.index for one in acceptable_gpus("auto", two, {}, 10)] == [1]
+    assert choose_device("auto", two, {}, needs_bytes=10).gpu == gpu(1, 3)
+    for needs_bytes in (None, 8, 30):
+        assert len(acceptable_gpus("auto", two, {}, needs_bytes)) == 2
+    assert [one.index for one in acceptable_gpus("0", two, {}, 10)] == [0], "as asked for"
 
 
 def test_without_a_gpu_it_is_the_cpu_and_why() -> None:

@@ -1,7 +1,7 @@
 """The list of who waits for which device: places, turns, changes, and what becomes of those who are gone."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -86,6 +86,21 @@ def test_who_takes_any_device_leaves_the_other_to_those_behind(join: Runners) ->
     assert where(second).open == ("0",)
     assert queue.claim(second, "0")
     assert where(third) == Place(1, (), second)
+
+
+def test_who_does_not_wait_is_told_what_others_have_and_takes_what_it_likes(join: Runners) -> None:
+    join("running", "0", has="0")
+    waiting, new = join("waiting", "1"), join("new", "2", has="2")
+    told: list[str] = []
+
+    def choose(taken: Collection[str]) -> str:
+        told.extend(taken)
+        return "1"
+
+    assert queue.take(new, choose) == "1"
+    assert told == ["0"], "and not what it has had itself"
+    assert queue.tickets()[-1] == Ticket(new, ("1",), has="1")
+    assert where(waiting) == Place(1, (), new)
 
 
 def test_one_that_comes_again_is_the_last(join: Runners) -> None:

@@ -77,8 +77,9 @@ class ReviewScreen(FittingScreen):
         spec, gpus = self.draft.spec, self.draft.gpus
         if spec is None or gpus is None or not self.is_current:
             return
-        wish = spec.sftui.device
-        before = await in_thread(lambda: before_a_new_run(wish, gpus))
+        wish, memory = spec.sftui.device, self.draft.plan.memory if self.draft.plan else None
+        needs_bytes = memory.known_bytes if memory and memory.total_is_complete else None
+        before = await in_thread(lambda: before_a_new_run(wish, gpus, needs_bytes))
         if before != self._before:
             self._before = before
             self.show_draft(self.draft)
