@@ -25,9 +25,7 @@ _PARTS = (
 )  # fmt: skip
 _ORDERS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 # What Textual's driver sends for modes, queries, styles and places; nothing else may be in its output.
-_ESCAPE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*.|)|[\x80-\x9f]", re.DOTALL
-)
+ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*.|)|[\x80-\x9f]", re.DOTALL)
 _STYLE = re.compile(
     r"\x1b\[(?:(?:[0-9]|2[1-9]|3[0-7]|39|4[0-7]|49|9[0-7]|10[0-7]|[34]8;5;\d{1,3}|[34]8;2(?:;\d{1,3}){3}|);?)*m"
 )
@@ -84,8 +82,8 @@ def assert_harmless(shown: str) -> None:
 
 def foreign_sequences(output: str) -> list[str]:
     """The commands to the terminal in a program's output that Textual would not send."""
-    found = [match.group() for match in _ESCAPE.finditer(output)]
-    left = re.sub(r"[\r\n]", "", _ESCAPE.sub("", output))
+    found = [match.group() for match in ESCAPE.finditer(output)]
+    left = re.sub(r"[\r\n]", "", ESCAPE.sub("", output))
     controls = [character for character in left if ord(character) < 0x20 or ord(character) == 0x7F]
     return controls + [
         sequence
