@@ -29,11 +29,13 @@ def choose_device(
     *,
     needs_bytes: int | None = None,
     taken: Collection[str] = (),
+    preferred: str = "",
 ) -> ChosenDevice:
     """The device that `sftui.device` means: auto, cpu, an NVML index or a UUID.
 
-    GPUs that CUDA_VISIBLE_DEVICES hides are not considered. auto leaves those alone that are `taken`, which are names
-    as `device_name` gives them, if another has room. Raises SftuiError if the wish cannot be met.
+    GPUs that CUDA_VISIBLE_DEVICES hides are not considered. auto leaves those alone that are `taken`, if another has
+    room, and takes the `preferred` one before freer ones; both are names as `device_name` gives them. Raises SftuiError
+    if the wish cannot be met.
     """
     gpus = acceptable_gpus(wish, reading, environ, needs_bytes)
     if not gpus:
@@ -41,7 +43,8 @@ def choose_device(
         return ChosenDevice(None, Choice("device", "cpu", why))
     others = [gpu for gpu in gpus if device_name(gpu) not in taken and not lack_of_room(gpu, needs_bytes)]
     # A run that has just begun holds no memory yet: how much is free does not show it.
-    gpu = max(others if taken and others else gpus, key=lambda gpu: gpu.free_bytes or 0)
+    among = others if taken and others else gpus
+    gpu = max(among, key=lambda gpu: (gpu in others and device_name(gpu) == preferred, gpu.free_bytes or 0))
     if wish != "auto":
         return ChosenDevice(gpu, Choice("device", gpu_name(gpu), "as asked for"))
     only = "the only GPU" if len(reading.gpus) == 1 else "the only GPU that is visible and working"

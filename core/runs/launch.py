@@ -218,8 +218,11 @@ class WarmRunner:
         wish = wished_device(folder)
         if wish == "cpu":
             return True
-        own, best = self._device, _device(wish, needed_bytes(folder))
-        return own is not None and best is not None and device_name(own.gpu) == device_name(best.gpu)
+        if self._device is None:
+            return False
+        own = device_name(self._device.gpu)
+        best = _device(wish, needed_bytes(folder), own)
+        return best is not None and device_name(best.gpu) == own
 
 
 def _no_answer() -> NoAnswerError:
@@ -250,11 +253,12 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _device(wish: str, needs_bytes: int | None = None) -> ChosenDevice | None:
+def _device(wish: str, needs_bytes: int | None = None, preferred: str = "") -> ChosenDevice | None:
     monitor = GpuMonitor()
     taken = {ticket.has for ticket in tickets() if ticket.has is not None}
     try:
-        return choose_device(wish, monitor.read(), os.environ, needs_bytes=needs_bytes, taken=taken)
+        reading = monitor.read()
+        return choose_device(wish, reading, os.environ, needs_bytes=needs_bytes, taken=taken, preferred=preferred)
     except SftuiError:
         return None
     finally:

@@ -63,6 +63,17 @@ def test_auto_leaves_a_gpu_alone_that_a_run_has_while_another_has_room() -> None
     assert choose_device("1", THREE, {}, taken=["GPU-1000-aaaa"]).gpu == gpu(1, 30), "as asked for"
 
 
+def test_auto_keeps_to_the_gpu_that_is_ready_unless_it_is_taken_or_full() -> None:
+    def auto(needs_bytes: int | None, taken: tuple[str, ...] = ()) -> int:
+        device = choose_device("auto", THREE, {}, needs_bytes=needs_bytes, taken=taken, preferred="GPU-2000-aaaa")
+        assert device.gpu is not None
+        return device.gpu.index
+
+    assert auto(5) == 2
+    assert auto(5, ("GPU-2000-aaaa",)) == 1
+    assert auto(25) == 1, "there is no room on it"
+
+
 def test_auto_means_no_gpu_that_can_never_hold_the_run_unless_all_are_such() -> None:
     two = reading(gpu(0, 8, total_bytes=8), gpu(1, 3))
     assert [one.index for one in acceptable_gpus("auto", two, {}, 10)] == [1]
