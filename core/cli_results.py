@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from core.results.asking import MeasureProgress, Opened, Phase, ResultDesk, Said, Sampling
     from core.results.exporting import ExportProgress
 
-_HELP = "/base asks the base model next, /both both; /reset begins anew; /seed N; /quit leaves. Ctrl-C stops an answer."
+_HELP = "/base asks the base model next, /both all; /reset begins anew; /seed N; /quit leaves. Ctrl-C stops an answer."
 
 
 def add_result_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -29,8 +29,10 @@ def add_result_commands(command: Callable[..., argparse.ArgumentParser]) -> None
     chat.add_argument("--prompt", help="ask this and leave; - reads it from standard input")
     chat.add_argument("--system", help="what stands before the conversation as its system message")
     chat.add_argument("--base", action="store_true", help="ask the model as it was before the run")
-    chat.add_argument("--both", action="store_true", help="ask both, the base first")
+    chat.add_argument("--both", action="store_true", help="ask the base too, and first")
     chat.add_argument("--checkpoint", type=int, metavar="STEP", help="a checkpoint in place of the result")
+    chat.add_argument("--beside", metavar="RUN", help="ask what this run has made too, on the same base if it can")
+    chat.add_argument("--beside-checkpoint", type=int, metavar="STEP", help="a checkpoint of that one")
     chat.add_argument("--device", help="auto, cpu, or a GPU's index, in place of the run's own")
     chat.add_argument("--temperature", type=float, default=0.0, help="0, the default, takes the likeliest tokens")
     chat.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens that make up this share")
@@ -38,7 +40,7 @@ def add_result_commands(command: Callable[..., argparse.ArgumentParser]) -> None
     chat.add_argument("--max-new-tokens", type=int, default=512, help="tokens of an answer at most")
     chat.add_argument("--seed", type=int, default=42, help="of drawing")
     _add_export(command)
-    chat.add_argument("--measure", type=int, metavar="ROWS", help="measure both on so many held-out rows, and leave")
+    chat.add_argument("--measure", type=int, metavar="ROWS", help="measure all on so many held-out rows, and leave")
 
 
 def _add_export(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -114,18 +116,26 @@ def _chat(options: argparse.Namespace) -> int:
         raise SftuiError("Wrong use", problem)
     if options.json and options.prompt is None and options.measure is None:
         raise SftuiError("Wrong use", "--json answers one prompt.", "Give it: --prompt TEXT")
+    if options.beside_checkpoint is not None and options.beside is None:
+        raise SftuiError("Wrong use", "--beside-checkpoint is one of the run that --beside names.")
     result = find_result(find_run(options.run), options.checkpoint)
+    other = find_run(options.beside) if options.beside is not None else None
     desk = ResultDesk(WarmRunner.start(options.device or _wish(result.run)))
     try:
         opened = desk.open(result.run, options.checkpoint, _tell_phases(), device=options.device)
-        chat = _Chat(desk, opened, result.name, sampling, options.system)
         _introduce(opened, result.run.id)
+        results: tuple[str, ...] = (result.name,)
+        if other is not None:
+            opened = desk.add(other, options.beside_checkpoint, _tell_phases())
+            results = (result.name, opened.sides[-1])
+            _introduce(opened, f"{result.run.id} and {opened.sides[-1]}")
+        chat = _Chat(desk, opened, results, sampling, options.system)
         if options.measure is not None:
             return chat.measure(options.measure, as_json=options.json)
         if options.prompt is not None:
             prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
-            return chat.ask_once(prompt, _sides(options, result.name), as_json=options.json)
-        return chat.go_on(_sides(options, result.name))
+            return chat.ask_once(prompt, _sides(options, results), as_json=options.json)
+        return chat.go_on(_sides(options, results))
     finally:
         desk.close()
 
@@ -135,12 +145,12 @@ def _wish(run: Any) -> str:
     return str(section.get("device", "auto")) if isinstance(section, dict) else "auto"
 
 
-def _sides(options: argparse.Namespace, result: str) -> tuple[str, ...]:
+def _sides(options: argparse.Namespace, results: tuple[str, ...]) -> tuple[str, ...]:
     from core.results.asking import BASE
 
     if options.both:
-        return (BASE, result)
-    return (BASE,) if options.base else (result,)
+        return (BASE, *results)
+    return (BASE,) if options.base else results
 
 
 def _tell_phases() -> "Callable[[Phase], None]":
@@ -173,11 +183,11 @@ def _introduce(opened: "Opened", name: str) -> None:
 
 @dataclass
 class _Chat:
-    """A conversation with one or both sides, each of which remembers its own answers."""
+    """A conversation with one or more sides, each of which remembers its own answers."""
 
     desk: "ResultDesk"
     opened: "Opened"
-    result: str
+    results: tuple[str, ...]
     sampling: "Sampling"
     system: str | None
 
@@ -227,9 +237,9 @@ class _Chat:
                     self.reset()
                     print("begun anew")
                 case "/base":
-                    sides = (self.result,) if sides == (BASE,) else (BASE,)
+                    sides = self.results if sides == (BASE,) else (BASE,)
                 case "/both":
-                    sides = (BASE, self.result) if len(sides) == 1 else (self.result,)
+                    sides = self.results if sides == (BASE, *self.results) else (BASE, *self.results)
                 case "/seed" if rest.isdecimal():
                     self.sampling = dataclasses.replace(self.sampling, seed=int(rest))
                 case "/help" | "/?":
@@ -240,7 +250,7 @@ class _Chat:
                     self._answer_all(line, sides)
 
     def measure(self, rows: int, *, as_json: bool) -> int:
-        """Measure both sides, and print the figures. Returns the exit status."""
+        """Measure the base and the results, and print the figures. Returns the exit status."""
 
         def hear(progress: "MeasureProgress") -> None:
             if sys.stderr.isatty():
@@ -248,17 +258,18 @@ class _Chat:
                 sys.stderr.write(f"\r\x1b[K{safe(words)}")
 
         with self._interruptible() as cancelled:
-            found = self.desk.measure((self.opened.sides[0], self.result), rows, hear)
+            found = self.desk.measure((self.opened.sides[0], *self.results), rows, hear)
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
         if as_json:
             print(json.dumps({side: dataclasses.asdict(figures) for side, figures in found.items()}))
         else:
+            width = max(14, *(len(safe(side)) for side in found))
             for side, figures in found.items():
                 perplexity = "n/a" if figures.perplexity is None else f"{figures.perplexity:.4g}"
                 accuracy = "n/a" if figures.token_accuracy is None else f"{figures.token_accuracy:.1%}"
                 print(
-                    f"{safe(side):14} perplexity {perplexity:>8}   token accuracy {accuracy:>7}   "
+                    f"{safe(side):{width}} perplexity {perplexity:>8}   token accuracy {accuracy:>7}   "
                     f"exact {figures.exact:,} of {figures.prompts:,}   ({figures.rows:,} rows)"
                 )
         return 128 + signal.SIGINT if cancelled.is_set() else 0

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from core.data.rendering import PreparedData
 from core.errors import SftuiError
 from core.models import loading
 from core.models.tokenizer import load_tokenizer
-from core.results import generating, measuring
+from core.results import another, generating, measuring
 from core.results.asking import HeldOutPrompt, Measured, MeasureProgress, Opened, Phase, Sampling
 from core.results.held_out import held_out_data, prompts_of, speaks_turns, without_data
 from core.results.loaded import LoadedResult, load_result
-from core.results.result import choices, find_result
+from core.results.result import Result, choices, find_result, last_result
 from core.runs.folder import RunFolder
+from core.text import safe
 
 Say = Callable[[dict[str, Any]], object]
 IsOver = Callable[[], bool]
@@ -32,6 +33,13 @@ class _Desk:
     loaded: LoadedResult
     data: PreparedData | None
     opened: Opened
+    run: RunFolder
+    others: tuple[LoadedResult, ...] = ()
+    """Results of other runs."""
+
+    def holding(self, side: str) -> LoadedResult:
+        """What is loaded for a side."""
+        return next((one for one in self.others if side in one.models), self.loaded)
 
 
 _open: _Desk | None = None
@@ -45,20 +53,8 @@ def open_result(question: Mapping[str, Any], say: Say, is_over: IsOver) -> dict[
     _open = None
     run = RunFolder(Path(question["of"]))
     notices: list[tuple[str, str]] = []
-    told = 0.0
-    last = ""
-
-    def hear(name: str, done: int, total: int) -> None:
-        nonlocal told, last
-        if name != last or done == total or time.monotonic() - told >= _TELL_SECONDS:
-            told, last = time.monotonic(), name
-            say(asdict(Phase(name, done, total)))
-
-    def check() -> None:
-        if is_over():
-            raise SftuiError("Not loaded", "The loading was stopped.")
-
-    first = find_result(run, question["step"])
+    hear, check = _phases(say), _checks(is_over)
+    first = _wanted(run, question["step"], question.get("all"))
     adapters = [one for one in choices(run) if one != first and one.kind == "adapter"]
     others = tuple(adapters[:_MOST_OTHERS]) if question.get("all") else ()
     loaded = load_result(
@@ -93,7 +89,32 @@ def open_result(question: Mapping[str, Any], say: Say, is_over: IsOver) -> dict[
         held_out_rows=len(data.held_out) if data is not None and data.held_out is not None else 0,
         notices=tuple(notices),
     )
-    _open = _Desk(loaded, data, opened)
+    _open = _Desk(loaded, data, opened, run)
+    return opened.to_json()
+
+
+def add_result(question: Mapping[str, Any], say: Say, is_over: IsOver) -> dict[str, Any]:
+    """Load another run's result beside what is open. Raises SftuiError; what was open stays."""
+    global _open  # noqa: PLW0603 - as above
+    desk = _desk()
+    run = RunFolder(Path(question["of"]))
+    result = _wanted(run, question["step"], True)
+    sides = desk.opened.sides
+    if another.side_of(result) in sides or (run.path == desk.run.path and result.name in sides):
+        raise SftuiError("It is there already", f"{safe(another.side_of(result))} can be asked already.")
+    notices: list[tuple[str, str]] = []
+    added = another.load_beside(
+        desk.loaded, result, _phases(say), _checks(is_over), lambda title, message: notices.append((title, message))
+    )
+    if desk.data is not None and desk.opened.held_out_rows:
+        if another.may_have_learnt(desk.loaded, added):
+            words = f"{run.id} may have learnt from rows that {desk.run.id} held out: its figures flatter it then."
+            notices.append(("Not the same rows", words))
+        if not another.reads_alike(desk.loaded, added):
+            words = f"Rows become other tokens for {run.id}: only its answers are measured, no perplexity."
+            notices.append(("Not the same tokens", words))
+    opened = replace(desk.opened, sides=(*sides, *added.sides), notices=tuple(notices))
+    _open = replace(desk, opened=opened, others=(*desk.others, added))
     return opened.to_json()
 
 
@@ -109,9 +130,10 @@ def chat(question: Mapping[str, Any], say: Say, is_over: IsOver) -> dict[str, An
             say({"text": waiting})
             waiting, told = "", time.monotonic()
 
-    with desk.loaded.answering(question["side"]) as model:
+    loaded = desk.holding(question["side"])
+    with loaded.answering(question["side"]) as model:
         said = generating.answer(
-            model, desk.loaded.tokenizer, question["turns"], Sampling(**question["sampling"]), hear, is_over
+            model, loaded.tokenizer, question["turns"], Sampling(**question["sampling"]), hear, is_over
         )
     if waiting:
         say({"text": waiting})
@@ -147,10 +169,38 @@ def _measured(
 
         return progress
 
-    with desk.loaded.answering(side) as model:
+    loaded = desk.holding(side)
+    if loaded is not desk.loaded and not another.reads_alike(desk.loaded, loaded):
+        rows = ()
+    with loaded.answering(side) as model:
         loss = measuring.measure_loss(model, rows, tell("perplexity"), is_over)
-        answers = measuring.measure_answers(model, desk.loaded.tokenizer, prompts, tell("answers"), is_over)
+        answers = measuring.measure_answers(model, loaded.tokenizer, prompts, tell("answers"), is_over)
     return measuring.measured(loss, answers, whole=loss[0] == len(rows) and answers[0] == len(prompts))
+
+
+def _wanted(run: RunFolder, step: int | None, any_will_do: object) -> Result:
+    return last_result(run) if step is None and any_will_do else find_result(run, step)
+
+
+def _phases(say: Say) -> Callable[[str, int, int], None]:
+    """Tells how far the loading is, not too often."""
+    told, last = 0.0, ""
+
+    def hear(name: str, done: int, total: int) -> None:
+        nonlocal told, last
+        if name != last or done == total or time.monotonic() - told >= _TELL_SECONDS:
+            told, last = time.monotonic(), name
+            say(asdict(Phase(name, done, total)))
+
+    return hear
+
+
+def _checks(is_over: IsOver) -> Callable[[], None]:
+    def check() -> None:
+        if is_over():
+            raise SftuiError("Not loaded", "The loading was stopped.")
+
+    return check
 
 
 def _desk() -> _Desk:

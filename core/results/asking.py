@@ -8,7 +8,10 @@ from core.errors import SftuiError
 from core.runs.folder import RunFolder
 
 BASE = "base"
-"""The side that the model was before; the others are the names of results: "result", "checkpoint-40"."""
+"""The side that the model was before; the others are the names of results: "result", "checkpoint-40".
+
+Those of another run have its id for a name, and that of the checkpoint behind it.
+"""
 
 Turns = Sequence[Mapping[str, Any]] | str
 """A conversation up to the answer, or a plain text to go on from."""
@@ -174,9 +177,20 @@ class ResultDesk:
         device: str | None = None,
         every: bool = False,
     ) -> Opened:
-        """Load the run's base model and its result, or its checkpoint of a step; with `every`, all adapters it has."""
+        """Load the run's base model and its result, or its checkpoint of a step.
+
+        With `every`, all adapters it has; its last checkpoint stands in for a result that was never made.
+        """
         question = {"ask": "open_result", "of": str(run.path), "step": step, "device": device, "all": every}
         hear(Phase("importing torch, transformers, peft"))
+        return Opened.from_json(self._runner.ask(question, None, lambda part: hear(Phase(**part))))
+
+    def add(self, run: RunFolder, step: int | None, hear: Callable[[Phase], object]) -> Opened:
+        """Load another run's result, or its checkpoint of a step, beside what is open; it is the last of the sides.
+
+        It shares the base model where it started from the same one. The notices are those of this run alone.
+        """
+        question = {"ask": "add_result", "of": str(run.path), "step": step}
         return Opened.from_json(self._runner.ask(question, None, lambda part: hear(Phase(**part))))
 
     def chat(self, side: str, turns: Turns, sampling: Sampling, hear: Callable[[str], object]) -> Said:

@@ -10,8 +10,6 @@ import torch
 
 from core.data.check import StoppedError
 from core.data.rendering import PreparedData
-from core.devices.gpu import GpuMonitor
-from core.devices.host import read_host
 from core.errors import SftuiError
 from core.models import loading
 from core.models.architecture import detect
@@ -20,12 +18,11 @@ from core.results.exporting import ExportProgress
 from core.results.held_out import held_out_data
 from core.results.loaded import load_result
 from core.results.result import Result
-from core.text import human_bytes
+from core.results.room import lack_of_room
 
 Hear = Callable[[ExportProgress], object]
 _MOST_TOKENS = 2000
 _MOST_LOGIT_BYTES = 1 << 28
-_ROOM = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +72,9 @@ def _difference(result: Result, merged: Path, size_bytes: int, device: str | Non
     spec = loaded.spec.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
     del loaded, model
     _free()
-    lacking = _lack_of_room(size_bytes, request.device)
+    lacking = lack_of_room(size_bytes, request.device)
     if lacking:
-        return f"not measured: {lacking}"
+        return f"not measured: the merged model {lacking}"
     own = loading.LoadRequest(
         merged, detect(merged, spec.sftui.preference), _own_dtype(merged), request.attention, request.device
     )
@@ -140,19 +137,6 @@ def _rows(loaded: Any, hear: Hear) -> list[list[int]]:
 
 def _own_dtype(folder: Path) -> str:
     return "float16" if detect(folder).stored_dtype == "float16" else "bfloat16"
-
-
-def _lack_of_room(size: int, device: str) -> str:
-    if device == "cpu":
-        free = read_host(Path("/")).memory_available_bytes
-    else:
-        monitor = GpuMonitor()
-        gpus = monitor.read().gpus
-        monitor.close()
-        free = max((gpu.free_bytes or 0 for gpu in gpus), default=0)
-    if size <= free * _ROOM:
-        return ""
-    return f"the merged model takes {human_bytes(size)} of memory, and {human_bytes(free)} are free"
 
 
 def _free() -> None:

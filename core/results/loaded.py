@@ -1,6 +1,7 @@
 """A run's base model with its result on top, loaded once, as the run loads it."""
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -41,6 +42,10 @@ class LoadedResult:
     tokenizer: Any
     models: dict[str, Any]
     """By side. Results that are adapters are one model, which has an adapter of each name."""
+    generation: Any
+    """The generation config that goes with the results; None where the model has none."""
+    base: str = BASE
+    """The side that the adapters are switched off for."""
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -53,13 +58,15 @@ class LoadedResult:
         if side not in self.models:
             raise SftuiError("Not loaded", f"{side} is none of {', '.join(self.models)}.")
         model = self.models[side]
+        # Another run's results on the same base may end their answers in another way.
+        model.generation_config = self.generation
         if not isinstance(model, PeftModel):
             yield model
-        elif side == BASE:
+        elif side == self.base:
             with model.disable_adapter():
                 yield model
         else:
-            model.set_adapter(side)
+            model.set_adapter(_adapter_name(side))
             yield model
 
 
@@ -111,24 +118,50 @@ def load_result(
     loaded = first.run.read_state().loaded
     request = base_request(spec, loaded.dtype if loaded else None, device)
     tokenizer = result_tokenizer(first.path, spec, request, notice)
-    base = _load(spec, request, hear, check, notice, "the base model")
-    fit_to_tokenizer(base, tokenizer, request.folder, lambda _: None, trusted=loading.trusts_own_code(request))
+    base = load_base(spec, request, tokenizer, hear, check, notice)
     models = {BASE: base}
     for result in results:
         check()
+        models[result.name] = load_onto(models[BASE], result, result.name, spec, request, hear, check, notice)
         if result.kind == "adapter":
-            hear("the adapter", 0, 0)
-            models[BASE] = _with_adapter(models[BASE], result, request.device)
-            models[result.name] = models[BASE]
-        else:
-            own = replace(request, folder=result.path, architecture=detect(result.path, spec.sftui.preference))
-            models[result.name] = _load(spec, own, hear, check, notice, "the trained model")
+            models[BASE] = models[result.name]
     models.update({result.name: models[BASE] for result in results if result.kind == "adapter"})
-    for model in {id(model): model for model in models.values()}.values():
-        model.eval()
-        if (generation := _generation_config(first.path)) is not None:
-            model.generation_config = generation
-    return LoadedResult(spec, request, tokenizer, models)
+    return LoadedResult(spec, request, tokenizer, models, generation_config(first.path, base))
+
+
+def load_base(
+    spec: RunSpec,
+    request: loading.LoadRequest,
+    tokenizer: Any,
+    hear: Hear,
+    check: Callable[[], object],
+    notice: Notice,
+) -> Any:
+    """A run's base model, with a row for each token of its tokenizer. Raises SftuiError."""
+    base = _load(spec, request, hear, check, notice, "the base model")
+    fit_to_tokenizer(base, tokenizer, request.folder, lambda _: None, trusted=loading.trusts_own_code(request))
+    return base
+
+
+def load_onto(
+    base: Any,
+    result: Result,
+    side: str,
+    spec: RunSpec,
+    request: loading.LoadRequest,
+    hear: Hear,
+    check: Callable[[], object],
+    notice: Notice,
+) -> Any:
+    """The model that answers for a side: the base with the result's adapter, or a whole model. Raises SftuiError.
+
+    An adapter changes the base: from then on, only the model that is returned may be asked for it.
+    """
+    if result.kind == "adapter":
+        hear("the adapter", 0, 0)
+        return _with_adapter(base, result, _adapter_name(side), request.device)
+    own = replace(request, folder=result.path, architecture=detect(result.path, spec.sftui.preference))
+    return _load(spec, own, hear, check, notice, "the trained model")
 
 
 def result_tokenizer(path: Path, spec: RunSpec, request: loading.LoadRequest, notice: Notice) -> Any:
@@ -151,18 +184,25 @@ def _load(
     meter = LoadMeter(
         request.folder, read_tensors(request.folder), lambda done, total, *_: hear(what, done, total), check
     )
-    return loading.load_model(spec, request, notice, meter)
+    return loading.load_model(spec, request, notice, meter).eval()
 
 
-def _with_adapter(model: Any, result: Result, device: str) -> Any:
+def _adapter_name(side: str) -> str:
+    # PyTorch takes no dots in the name of a part.
+    return side.replace(".", "_")
+
+
+def _with_adapter(model: Any, result: Result, name: str, device: str) -> Any:
     folder = str(result.path)
     if isinstance(model, PeftModel):
-        model.load_adapter(folder, adapter_name=result.name, torch_device=device)
-        return model
-    return PeftModel.from_pretrained(model, folder, adapter_name=result.name, torch_device=device)
+        model.load_adapter(folder, adapter_name=name, torch_device=device)
+    else:
+        model = PeftModel.from_pretrained(model, folder, adapter_name=name, torch_device=device)
+    return model.eval()
 
 
-def _generation_config(path: Path) -> Any:
+def generation_config(path: Path, model: Any) -> Any:
+    """What was saved with the weights; else a copy of what the model has now."""
     if not (path / "generation_config.json").is_file():
-        return None
+        return copy.deepcopy(model.generation_config)
     return GenerationConfig.from_pretrained(str(path))

@@ -46,6 +46,12 @@ def find_result(run: RunFolder, step: int | None = None) -> Result:
     raise _no_result(run)
 
 
+def last_result(run: RunFolder) -> Result:
+    """The result of a run; its last checkpoint where it has none. Raises SftuiError where there is neither."""
+    left = choices(run)
+    return left[0] if left else find_result(run)
+
+
 def choices(run: RunFolder) -> tuple[Result, ...]:
     """All that a run has left: the result first, then its checkpoints, the newest first."""
     found = []

@@ -16,7 +16,7 @@ from core.errors import SftuiError
 from core.training.libraries import libraries_to_oneself
 from core.training.simulations import Simulations
 
-IN_PARTS = ("open_result", "chat", "measure")
+IN_PARTS = ("open_result", "add_result", "chat", "measure")
 """Questions whose answers come in parts."""
 
 
@@ -134,6 +134,7 @@ def answer_in_parts(question: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     """The answer to one question about a run's result, told in parts on the way. Raises SftuiError.
 
     {"ask": "open_result", "of", "step", "device", "all"}                    an Opened; parts are Phases
+    {"ask": "add_result", "of", "step"}                                      an Opened; parts are Phases
     {"ask": "chat", "side", "turns", "sampling"}                             a Said; parts are {"text"}
     {"ask": "measure", "sides", "rows"}                                      by side a Measured; parts are Progress
     """
@@ -142,6 +143,8 @@ def answer_in_parts(question: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     match question["ask"]:
         case "open_result":
             return answering.open_result(question, talk.say, talk.is_over)
+        case "add_result":
+            return answering.add_result(question, talk.say, talk.is_over)
         case "chat":
             return answering.chat(question, talk.say, talk.is_over)
         case _:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from core.errors import SftuiError
-from core.results import answering
+from core.results import another, answering
 from core.results.asking import BASE, Opened, Sampling
 from core.results.result import find_result
 from core.runs.folder import RunFolder
+from tests.results.conftest import NF4
 from tests.terminal.terminal import Terminal
 from tests.training.runs import make_run
 
@@ -74,6 +75,48 @@ def test_a_whole_model_is_asked_beside_its_base(full: RunFolder) -> None:
     told, _ = opened(full)
     assert told.sides == (BASE, "result")
     assert ask(BASE)[0]["text"] != ask("result")[0]["text"]
+
+
+def test_two_runs_are_asked_over_one_base_and_each_answers_as_when_it_is_alone(qlora: RunFolder, ended: Any) -> None:
+    other = ended(**NF4, seed=7, lora_r=4, learning_rate=3e-3, sftui={"device": "cpu", "name": "v1.5"})
+    assert "." in other.id, "PyTorch takes no dots in names"
+    opened(other)
+    alone = ask("result")[0]["text"]
+    opened(qlora)
+    before = {side: ask(side)[0]["text"] for side in (BASE, "result")}
+    base = answering._desk().loaded.models[BASE]
+
+    told = Opened.from_json(answering.add_result({"of": str(other.path), "step": None}, lambda _: None, lambda: False))
+    assert told.sides == (BASE, "result", other.id)
+    assert answering._desk().holding(other.id).models[other.id] is base, "it is in memory once"
+    assert [title for title, _ in told.notices] == ["Not the same rows"], "another seed held other rows out"
+    assert {side: ask(side)[0]["text"] for side in told.sides} == {**before, other.id: alone}
+    assert len({*before.values(), alone}) == 3
+
+    figures = answering.measure({"sides": told.sides, "rows": 3}, lambda _: None, lambda: False)
+    assert figures[other.id]["perplexity"] < figures[BASE]["perplexity"]
+    with pytest.raises(SftuiError, match="can be asked already"):
+        answering.add_result({"of": str(other.path), "step": None}, lambda _: None, lambda: False)
+
+
+def test_a_run_of_another_precision_brings_its_own_base_if_there_is_room(
+    qlora: RunFolder, full: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(full)
+    before = {side: ask(side)[0]["text"] for side in (BASE, "result")}
+    question = {"of": str(qlora.path), "step": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(another, "lack_of_room", lambda size, _: f"takes {size} bytes")
+        with pytest.raises(SftuiError, match=r"takes \d+ bytes.*learnt on its base in nf4.*the other one in float32"):
+            answering.add_result(question, lambda _: None, lambda: False)
+    told = Opened.from_json(answering.add_result(question, lambda _: None, lambda: False))
+    side = f"{qlora.id} checkpoint-4"
+    assert told.sides == (BASE, "result", f"base of {qlora.id}", side)
+    assert told.notices[0][0] == "Two base models are in memory"
+    texts = {side: ask(side)[0]["text"] for side in told.sides}
+    assert {name: texts[name] for name in before} == before
+    opened(qlora, step=4)
+    assert (texts[f"base of {qlora.id}"], texts[side]) == (ask(BASE)[0]["text"], ask("checkpoint-4")[0]["text"])
 
 
 def test_an_answer_ends_when_nobody_wants_it(qlora: RunFolder) -> None:

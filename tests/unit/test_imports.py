@@ -47,6 +47,7 @@ HEAVY = {
     "core.results.held_out",
     "core.results.measuring",
     "core.results.answering",
+    "core.results.another",
     "core.results.merging",
     "core.results.safetensors_writer",
     "core.results.difference",
