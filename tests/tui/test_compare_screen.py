@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from core.runs.folder import RunFolder
 from core.runs.launch import WarmRunner
 from tests.tui.helpers import begin, shown, steps, until, until_shown, write_run
 from tui_app.app import SftuiApp
+from tui_app.dialogs.choose_run import ChooseRun
 from tui_app.dialogs.sampling import SamplingDialog
 from tui_app.screens.compare import CompareScreen
 from tui_app.screens.monitor import MonitorScreen
@@ -57,6 +58,13 @@ class FakeRunner:
                 if isinstance(self.opened, SftuiError):
                     raise self.opened
                 return self.opened.to_json()
+            case "add_result":
+                name = question["of"].rpartition("/")[2]
+                if "wide" in name:
+                    raise SftuiError("No room for a second model", "It takes 9 GB of memory, and 1 GB are free.")
+                notice = ("Not the same rows", "Its figures flatter it.")
+                assert isinstance(self.opened, Opened)
+                return replace(self.opened, sides=(*self.opened.sides, name), notices=(notice,)).to_json()
             case "chat":
                 side, long = question["side"], "long" in str(question["turns"])
                 hear({"text": f"{side} says "})
@@ -86,8 +94,10 @@ class FakeRunner:
         self.cancelled.set()
 
 
-def finished(name: str = "20260101-tickets-abcd") -> RunFolder:
-    return write_run(name, [*begin(name), *steps(1, 3), events.RunFinished(3, "adapter", 9.0)])
+def finished(name: str = "20260101-tickets-abcd", model: str = "/models/small-model") -> RunFolder:
+    started, *rest = begin(name)
+    assert isinstance(started, events.RunStarted)
+    return write_run(name, [replace(started, model=model), *rest, *steps(1, 3), events.RunFinished(3, "adapter", 9.0)])
 
 
 @pytest.fixture
@@ -191,6 +201,40 @@ async def test_sampling_and_sides_are_chosen_by_keys(runner: FakeRunner) -> None
         assert runner.asked[-1]["side"] == "checkpoint-4"
         sampling = runner.asked[-1]["sampling"]
         assert Sampling(**sampling) == Sampling(temperature=0.7, max_new_tokens=256)
+
+
+async def test_another_run_is_chosen_by_keys_and_asked_the_same(runner: FakeRunner) -> None:
+    runner.go_on.set()
+    mine, wide, other = finished(), finished("20260105-wide-abcd", "another-model"), finished("20260103-other-abcd")
+    finished("20260104-empty-abcd")
+    for run in (mine, wide, other):
+        run.adapter.mkdir()
+        (run.adapter / "adapter_config.json").write_text("{}")
+    app = SftuiApp(warm=False)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await app.push_screen(CompareScreen(mine))
+        await until_shown(pilot, "Held-out prompts")
+        await pilot.press("o")
+        await until(pilot, lambda: isinstance(app.screen, ChooseRun))
+        await until_shown(pilot, "= 20260103-other-abcd", "  20260105-wide-abcd", "another-model")
+        assert mine.id not in shown(app)
+        assert "empty" not in shown(app), "it has nothing to ask"
+
+        await pilot.press("j", "enter")
+        await until_shown(pilot, "It takes 9 GB of memory")
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        assert pane(app, "right").side == "result", "what was open stays"
+
+        await pilot.press("o")
+        await until(pilot, lambda: isinstance(app.screen, ChooseRun))
+        await pilot.press("enter")
+        await until_shown(pilot, f"result of {mine.id}"[:30], "20260103-other-abcd", "Its figures flatter it.")
+        await pilot.press("enter")
+        await until_shown(pilot, "✓ as expected", "20260103-other-abcd says parcel")
+        chats = [asked for asked in runner.asked if asked["ask"] == "chat"]
+        assert [asked["side"] for asked in chats] == ["result", other.id]
+        assert chats[0]["turns"] == chats[1]["turns"]
 
 
 async def test_on_a_small_terminal_one_view_is_shown_at_a_time(runner: FakeRunner) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Footer, Input, OptionList, Static
 
 from core.errors import SftuiError
-from core.results.asking import BASE, Measured, MeasureProgress, Phase, ResultDesk, Sampling, Turns
+from core.results.asking import BASE, Measured, MeasureProgress, ResultDesk, Sampling, Turns
 from core.text import human_duration, safe
 from tui_app import messages
 from tui_app.background import in_thread
 from tui_app.dialogs.sampling import SamplingDialog
+from tui_app.opened_result import OpenedResultScreen
 from tui_app.widgets.answer_pane import AnswerPane
 from tui_app.widgets.prompt_list import PromptList
 from tui_app.widgets.step_header import StepHeader
@@ -29,33 +29,29 @@ if TYPE_CHECKING:
 
     from core.results.asking import HeldOutPrompt, Opened
     from core.runs.folder import RunFolder
-    from core.runs.launch import WarmRunner
 
 VIEWS = (("left", "Left"), ("right", "Right"), ("prompts", "Prompts"))
 _MOST_MEASURED = 200
 _LONGEST_ANSWER = 256
-Doing = Literal["loading", "answering", "measuring", ""]
 
 
-class _HasWarm(Protocol):
-    def take_warm(self) -> WarmRunner | None: ...
-
-
-class CompareScreen(Screen[None]):
-    """Base against result, side by side. The process that holds the model ends with the screen."""
+class CompareScreen(OpenedResultScreen):
+    """Base against result, or one run's result against another's, side by side."""
 
     CSS_PATH = "compare.tcss"
     HELP = (
         "The model before and after the run, asked the same with the same seed, through the run's chat template and in "
         "its precision. Enter asks the prompt under the cursor, i lets you type one; what you type goes on with the "
-        "conversation, a held-out prompt begins anew.\n"
+        "conversation, a held-out prompt begins anew. o puts another run beside it: on the same base model, where it "
+        "started from that.\n"
         "The model is in memory while this screen is open, and gone when you leave it."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("i,slash", "type", "Type", key_display="i", tooltip="Type something to ask both"),
+        Binding("i,slash", "type", "Type", key_display="i", tooltip="Type something to ask both sides"),
         Binding("x", "stop", "Stop", tooltip="Stop the answer, or the measuring"),
         Binding("s", "sampling", "Sampling", tooltip="Temperature, seed, and how long answers may be"),
         Binding("m", "measure", "Measure", tooltip="Perplexity, token accuracy and exact answers on held-out rows"),
+        Binding("o", "other", "Other run", tooltip="Ask another run the same, beside this one"),
         Binding("n", "anew", "Anew", show=False, tooltip="Forget the conversation"),
         Binding("a", "side('left')", "Left", show=False, tooltip="Another one on the left: the base, or a checkpoint"),
         Binding("b", "side('right')", "Right", show=False, tooltip="Another one on the right"),
@@ -63,13 +59,6 @@ class CompareScreen(Screen[None]):
         Binding("left", "view(-1)", "Previous view", show=False),
         Binding("escape", "leave", "Leave", tooltip="Leave, and free the memory"),
     ]
-
-    class Loaded(Message):
-        """The loading is further."""
-
-        def __init__(self, phase: Phase) -> None:
-            super().__init__()
-            self.phase = phase
 
     class Heard(Message):
         """More of an answer, which is told by its number from those before it."""
@@ -88,17 +77,13 @@ class CompareScreen(Screen[None]):
             self.progress = progress
 
     def __init__(self, folder: RunFolder) -> None:
-        super().__init__()
-        self.folder = folder
-        self.doing: Doing = "loading"
-        self.opened: Opened | None = None
+        super().__init__(folder)
         self.sampling = Sampling(max_new_tokens=_LONGEST_ANSWER)
         self.measured: dict[str, Measured] = {}
         self.view = "right"
-        self._desk: ResultDesk | None = None
-        self._gone = self._stopping = False
-        self._began = time.monotonic()
-        self._phase: Phase | None = None
+        self._stopping = False
+        self._own: tuple[str, ...] = ()
+        """The sides of this run."""
         self._turns: dict[str, list[dict[str, str]]] = {}
         self._number = 0
         """Of the answer that is coming, or came last."""
@@ -127,12 +112,6 @@ class CompareScreen(Screen[None]):
         self.set_interval(1.0, self._tick)
         self._open()
 
-    def on_unmount(self) -> None:
-        """End the process that holds the model."""
-        self._gone = True
-        if self._desk is not None:
-            self._desk.close()
-
     def on_resize(self) -> None:
         """One view at a time where there is no room for three."""
         self.set_class(self.size.width < 100, "-compact")
@@ -145,57 +124,51 @@ class CompareScreen(Screen[None]):
 
     # Loading.
 
-    @work(group="open")
-    async def _open(self) -> None:
-        from core.runs.launch import WarmRunner
-
-        try:
-            warm = cast("_HasWarm", self.app).take_warm()
-            runner = warm if warm is not None else await in_thread(WarmRunner.start)
-            self._desk = desk = ResultDesk(runner)
-            if self._gone:
-                desk.close()
-                return
-            opened = await in_thread(partial(desk.open, self.folder, None, self._hear_phase, every=True))
-        except SftuiError as error:
-            self._fail(error)
-        else:
-            self._take(opened)
-
-    def _hear_phase(self, phase: Phase) -> None:
-        if not self._gone:
-            self.post_message(self.Loaded(phase))
-
-    def on_compare_screen_loaded(self, message: CompareScreen.Loaded) -> None:
-        """Show how far it is."""
-        self._phase = message.phase
-        self._tell_state()
-
     def _fail(self, error: SftuiError) -> None:
-        if self._gone:
-            return
-        self.doing, self._phase = "", None
-        self.query_one("#state", Static).update(Content.styled(safe(f"✗ {error.title}: {error.message}"), "$error"))
-        self.post_message(messages.ErrorRaised(error))
+        super()._fail(error)
+        if self.opened is None and not self._gone:
+            self._say(f"✗ {error.title}: {error.message}", "$error")
 
     def _take(self, opened: Opened) -> None:
-        if self._gone:
+        left, right = (self.query_one(f"#{place}", AnswerPane) for place in ("left", "right"))
+        if not self._own:
+            self._own = opened.sides
+            self.query_one("#ask", Input).display = True
+            self._show_side(left, BASE)
+            self._show_side(right, opened.sides[1])
+            self.query_one(PromptList).show(opened.prompts)
+            self._show_view("prompts" if opened.prompts else "right")
+            if not opened.prompts:
+                self.query_one("#ask", Input).focus()
             return
-        self.opened = opened
-        self.doing, self._phase = "", None
-        self.query_one("#left", AnswerPane).show_side(BASE)
-        self.query_one("#right", AnswerPane).show_side(opened.sides[1])
-        self.query_one(PromptList).show(opened.prompts)
-        for title, message in opened.notices:
-            self.notify(safe(message), title=safe(title), markup=False)
-        self.query_one("#ask", Input).display = True
-        self._show_view("prompts" if opened.prompts else "right")
-        if opened.prompts:
-            self.query_one(PromptList).focus()
-        else:
-            self.query_one("#ask", Input).focus()
-        self._tell_state()
-        self.refresh_bindings()
+        self._begin_anew()
+        self._show_side(left, opened.sides[1] if left.side == BASE else left.side)
+        self._show_side(right, opened.sides[-1])
+        self._show_view(self.view)
+
+    def _show_side(self, pane: AnswerPane, side: str) -> None:
+        """Beside another run's, this one's results say whose they are."""
+        assert self.opened is not None
+        is_beside = len(self.opened.sides) > len(self._own)
+        pane.show_side(side, f"{side} of {self.folder.id}" if is_beside and side in self._own[1:] else side)
+
+    @work(group="choose", exclusive=True)
+    async def action_other(self) -> None:
+        """Ask for another run, to be asked the same."""
+        from tui_app.dialogs.choose_run import ChooseRun, runs_to_ask
+
+        runs, alike = await in_thread(partial(runs_to_ask, self.folder))
+        if self.doing or self._gone:
+            return
+        if not runs:
+            self.notify("No other run has made something that could be asked.", markup=False)
+            return
+
+        def chosen(folder: RunFolder | None) -> None:
+            if folder is not None and not self.doing:
+                self._load_other(folder)
+
+        self.app.push_screen(ChooseRun(runs, alike), chosen)
 
     # Asking.
 
@@ -320,13 +293,15 @@ class CompareScreen(Screen[None]):
     def _show_measured(self) -> None:
         if self._gone:
             return
-        lines = [Content.styled(f"{'':16}{'perplexity':>12}{'token accuracy':>17}{'exactly right':>18}", "$secondary")]
+        width = max(16, *(len(safe(side)) + 2 for side in self.measured))
+        head = f"{'':{width}}{'perplexity':>12}{'token accuracy':>17}{'exactly right':>18}"
+        lines = [Content.styled(head, "$secondary")]
         for side, figures in self.measured.items():
             perplexity = "n/a" if figures.perplexity is None else f"{figures.perplexity:.4g}"
             accuracy = "n/a" if figures.token_accuracy is None else f"{figures.token_accuracy:.1%}"
             exact = f"{figures.exact:,} of {figures.prompts:,}"
             cut = "" if figures.whole else "   (cut short)"
-            lines.append(Content(f"{safe(side):16}{perplexity:>12}{accuracy:>17}{exact:>18}{cut}"))
+            lines.append(Content(f"{safe(side):{width}}{perplexity:>12}{accuracy:>17}{exact:>18}{cut}"))
         shown = self.query_one("#measured", Static)
         shown.display = True
         shown.update(Content("\n").join(lines))
@@ -340,11 +315,13 @@ class CompareScreen(Screen[None]):
             case "view":
                 return self.compact and ready
             case "stop":
-                return self.doing in ("answering", "measuring")
+                return self.doing in ("answering", "measuring") or (ready and self.doing == "loading")
             case "side":
                 return self.opened is not None and len(self.opened.sides) > 2 and not self.doing
             case "measure":
                 return self.opened is not None and self.opened.held_out_rows > 0 and not self.doing
+            case "other":
+                return ready and not self.doing
             case "type" | "sampling" | "anew":
                 return ready
         return True
@@ -384,7 +361,7 @@ class CompareScreen(Screen[None]):
         pane = self.query_one(f"#{place}", AnswerPane)
         sides = self.opened.sides
         self._begin_anew()
-        pane.show_side(sides[(sides.index(pane.side) + 1) % len(sides)])
+        self._show_side(pane, sides[(sides.index(pane.side) + 1) % len(sides)])
         self._show_view(self.view)
 
     def action_view(self, by: int) -> None:

@@ -39,10 +39,10 @@ class AnswerPane(VerticalScroll):
         self._asked = ""
         self._last: Static | None = None
 
-    def show_side(self, side: str) -> None:
+    def show_side(self, side: str, title: str) -> None:
         """Say whose pane it is, and begin anew."""
         self.side = side
-        self.border_title = Content(safe(side))
+        self.border_title = Content(safe(title))
         self.clear()
 
     def clear(self) -> None:
