@@ -28,6 +28,8 @@ class ChosenRunKeys(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "stop", "Stop", tooltip="Stop the run and save a checkpoint; take it out of the queue"),
+        # An ended run is not offered to be stopped; the key answers all the same.
+        Binding("s", "refuse_stop", show=False),
         Binding("r", "resume", "Resume", tooltip="Go on with the run from its last checkpoint"),
         Binding("c", "clone", "Clone", tooltip="Set up a new run with this one's settings"),
         Binding("a", "use('ask')", "Ask it", tooltip="Ask what the run has made, beside its base model"),
@@ -56,7 +58,11 @@ class ChosenRunKeys(Screen[None]):
             return run is not None and run.state in ("stopped", "failed", "interrupted", "released")
         if action == "use":
             return run is not None and run.state in words.ENDED
-        if action in ("clone", "delete", "tag", "note", "path", "stop"):
+        if action == "stop":
+            return run is not None and _can_stop(run)
+        if action == "refuse_stop":
+            return run is not None and not _can_stop(run)
+        if action in ("clone", "delete", "tag", "note", "path"):
             return run is not None
         return True
 
@@ -97,9 +103,6 @@ class ChosenRunKeys(Screen[None]):
         run = self.chosen
         if run is None:
             return
-        if run.place is None and not words.is_live(run.state):
-            self.notify(f"{run.id} is not running.")
-            return
 
         def answered(yes: bool | None) -> None:
             if yes:
@@ -112,6 +115,11 @@ class ChosenRunKeys(Screen[None]):
             "Let it run",
         )
         self.app.push_screen(ConfirmDialog(*(asked if run.place is None else LEAVE_QUEUE)), answered)
+
+    def action_refuse_stop(self) -> None:
+        """Say why there is nothing to stop."""
+        if (run := self.chosen) is not None:
+            self.notify(f"{run.id} is not running.")
 
     def action_resume(self) -> None:
         """Go on with the run under the cursor."""
@@ -197,6 +205,10 @@ class ChosenRunKeys(Screen[None]):
         if (run := self.chosen) is not None:
             self.app.copy_to_clipboard(str(run.path))
             self.notify(str(run.path), title="The run's folder")
+
+
+def _can_stop(run: RunSummary) -> bool:
+    return run.place is not None or words.is_live(run.state)
 
 
 def _send_stop(path: Path) -> None:

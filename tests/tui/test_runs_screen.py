@@ -138,7 +138,8 @@ async def test_s_asks_first_and_then_tells_the_runner_to_stop() -> None:
 async def test_stopping_a_run_that_has_ended_is_refused_in_words() -> None:
     folder = write_run("done-aaaa", [*begin("done-aaaa"), events.RunFinished(0, "adapter", 1.0)])
     async with SftuiApp(warm=False).run_test(size=NARROW, notifications=True) as pilot:
-        await until_shown(pilot, "done-aaaa")
+        await until_shown(pilot, "done-aaaa", "a Ask it")
+        assert "s Stop" not in shown(pilot.app)
         await pilot.press("s")
         await until_shown(pilot, "is not running")
         assert not folder.commands_file.exists()
