@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from core.data.request import check_held_out_request
 from core.spec.build import value_of
@@ -19,6 +19,7 @@ from tui_app.held_out import HeldOut, HeldOutKey, read_held_out
 from tui_app.messages import DraftChanged, StepRequested
 from tui_app.prices import row_price
 from tui_app.room_words import in_words
+from tui_app.widgets.key_footer import KeyFooter
 from tui_app.widgets.memory_bar import MemoryBar, Told
 from tui_app.widgets.memory_parts import holders
 from tui_app.widgets.spec_form import FormRow
@@ -83,7 +84,7 @@ class SetupScreen(Screen[None]):
         yield from self.compose_step()
         yield Static(id="help-line", markup=False)
         yield MemoryBar()
-        yield Footer()
+        yield KeyFooter()
 
     def compose_step(self) -> ComposeResult:
         """Lay out what this step asks."""

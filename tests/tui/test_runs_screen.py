@@ -257,3 +257,12 @@ def test_columns_fit_the_terminal() -> None:
 
 def _failure(at: int) -> events.RunFailed:
     return events.RunFailed("OutOfMemory", "Out of memory", "It needed more.", "Halve it.", "traceback.txt", at, 4.0)
+
+
+async def test_keys_that_do_not_fit_whole_are_left_out_but_never_the_one_that_tells_them_all() -> None:
+    write_run("done-aaaa", [*begin("done-aaaa"), events.RunFinished(0, "adapter", 1.0)])
+    async with SftuiApp(warm=False).run_test(size=NARROW) as pilot:
+        await until_shown(pilot, "a Ask it", "? Help", "^p palette")
+        assert " space" not in shown(pilot.app)
+        await pilot.resize_terminal(*WIDE)
+        await until_shown(pilot, "space Mark", "? Help", "q Quit", "^p palette")

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
 from core.errors import SftuiError
 from core.results.asking import BASE, Measured, MeasureProgress, ResultDesk, Sampling, Turns
@@ -21,6 +21,7 @@ from tui_app.background import in_thread
 from tui_app.dialogs.sampling import SamplingDialog
 from tui_app.opened_result import OpenedResultScreen
 from tui_app.widgets.answer_pane import AnswerPane
+from tui_app.widgets.key_footer import KeyFooter
 from tui_app.widgets.prompt_list import PromptList
 from tui_app.widgets.step_header import StepHeader
 
@@ -102,7 +103,7 @@ class CompareScreen(OpenedResultScreen):
                 yield Static("", id="expected", markup=False)
                 yield Static("", id="measured", markup=False)
         yield Input(placeholder="ask both; escape for the keys", id="ask", compact=True)
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Begin to load."""

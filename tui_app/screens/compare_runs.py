@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from core.runs.compare_runs import differences, figures
 from core.runs.metrics import COMPARED, HELD_OUT, MEMORY, X_UNITS, XAxis
@@ -20,6 +20,7 @@ from tui_app.background import in_thread
 from tui_app.charts.axes import value_label
 from tui_app.charts.plot import COLOURS, SIGNS, Picture
 from tui_app.charts.several import SeveralRuns
+from tui_app.widgets.key_footer import KeyFooter
 from tui_app.widgets.metric_chart import MetricChart
 from tui_app.widgets.step_header import StepHeader
 
@@ -77,7 +78,7 @@ class CompareRunsScreen(Screen[None]):
             yield Static(self._legend(), id="legend", markup=False)
         with VerticalScroll(id="table-pane", can_focus=False):
             yield Static(id="table", markup=False)
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Read the runs, time and again."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from core.runs.state import RunState, status
 from tui_app import messages
@@ -18,6 +18,7 @@ from tui_app.log_keys import LogKeys
 from tui_app.notes import note_lines, notice, why_now
 from tui_app.widgets.chart_pane import ChartPane
 from tui_app.widgets.gpu_panel import GpuPanel
+from tui_app.widgets.key_footer import KeyFooter
 from tui_app.widgets.log_tail import LogTail
 from tui_app.widgets.outcome_panel import OutcomePanel
 from tui_app.widgets.progress_panel import ProgressPanel
@@ -111,7 +112,7 @@ class MonitorScreen(LogKeys):
                 with VerticalScroll(id="notes-pane") as notes:
                     notes.border_title = "Choices"
                     yield Static("Nothing was decided yet.", id="notes", markup=False)
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Begin to follow."""

@@ -9,7 +9,7 @@ from textual import work
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from core.text import safe
 from tui_app import format as words
@@ -18,6 +18,7 @@ from tui_app.alerts import call_for
 from tui_app.background import in_thread
 from tui_app.chosen_run import ChosenRunKeys
 from tui_app.run_order import ORDERS, counted, listed
+from tui_app.widgets.key_footer import KeyFooter
 from tui_app.widgets.run_table import BELOW_FROM, COLUMNS, SIDE_FROM, RunTable, cells, fitting
 from tui_app.widgets.step_header import StepHeader
 
@@ -91,7 +92,7 @@ class RunsScreen(ChosenRunKeys):
         with Horizontal(id="body"):
             yield Static(WELCOME, id="welcome", markup=False)
             yield RunTable(cursor_type="row", id="runs")
-        yield Footer()
+        yield KeyFooter()
 
     @property
     def table(self) -> RunTable:
