@@ -76,6 +76,7 @@ def test_a_long_curve_is_smoothed_in_slices() -> None:
 def test_ticks_are_round_and_logarithmic_ones_too() -> None:
     assert axis_ticks(0.9, 3.1, 4) == [1.0, 2.0, 3.0]
     assert axis_ticks(0.0, 45.8, 2) == [0.0, 20.0, 40.0]
+    assert axis_ticks(0.0, 230.0, 4, "seconds") == [0.0, 60.0, 120.0, 180.0], "200 s would be called 3.3 min"
     assert log_ticks(0.02, 1.5, 8) == pytest.approx([0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
     assert log_ticks(1e-9, 1e3, 5) == pytest.approx([1e-9, 1e-6, 1e-3, 1.0, 1e3])
     assert len(log_ticks(2.1, 2.9, 5)) >= 2

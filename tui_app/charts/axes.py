@@ -18,8 +18,14 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _COUNTS = ((1e12, 1e12, " T"), (1e9, 1e9, " B"), (1e6, 1e6, " M"), (1e4, 1e3, " k"))
 
 
-def axis_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten) from `low` to `high`: at least two, `most` or one more."""
+def axis_ticks(low: float, high: float, most: int, unit: Unit = "") -> list[float]:
+    """Round values (1, 2 or 5 times a power of ten) from `low` to `high`: at least two, `most` or one more.
+
+    Seconds are round in what they are called in: minutes, hours or days.
+    """
+    if unit == "seconds":
+        scale, _ = _scale(high, unit)
+        return [scale * tick for tick in axis_ticks(low / scale, high / scale, most)]
     spread = (high - low) or abs(high) or 1.0
     power = math.floor(math.log10(spread))
     best: list[float] = []

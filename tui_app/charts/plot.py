@@ -107,7 +107,8 @@ def draw(picture: Picture, width: int, height: int) -> list[Content]:
     rows = height - 2
     low, high = _range(picture, points, first, last)
     log = picture.log and high > 0
-    ticks = (log_ticks if log else axis_ticks)(low, high, max(3, rows // 3))
+    most = max(3, rows // 3)
+    ticks = log_ticks(low, high, most) if log else axis_ticks(low, high, most, picture.unit)
     bottom, top = min(ticks[0], low), max(ticks[-1], high)
     labels = tick_labels(ticks, picture.unit)
     margin = max(*map(len, labels), 4) + 2
@@ -268,7 +269,7 @@ def _cells(
 
 def _x_axis(picture: Picture, frame: _Frame, margin: int, cursor: int | None) -> list[Content]:
     first, last, columns = frame.first, frame.last, frame.columns
-    ticks = axis_ticks(first, last, most=max(2, columns // 14))
+    ticks = axis_ticks(first, last, max(2, columns // 14), picture.x_unit)
     if not picture.x_unit:
         ticks = [tick for tick in ticks if tick == int(tick)] or [math.ceil(first)]
     spread = (last - first) or 1.0
