@@ -349,6 +349,6 @@ async def test_the_log_is_searched_and_the_events_are_a_list() -> None:
         await until_shown(pilot, "1 of 3 lines with “error”", "an Error here")
         assert "fine too" not in shown(pilot.app)
         await pilot.press("i")
-        await until_shown(pilot, "╭─ Events", "dtype = bfloat16", "checkpoint")
+        await until_shown(pilot, "╭─ Events", "dtype = bfloat16", "100 steps to train", "checkpoint")
         await pilot.press("i")
         await until_shown(pilot, "╭─ Answers")
