@@ -55,16 +55,16 @@ class ChooseRun(ModalScreen[RunFolder | None]):
             box.border_title = "Ask another run the same"
             box.border_subtitle = "enter takes it, escape leaves it"
             yield OptionList(*(Option(self._line(number)) for number in range(len(self._runs))), markup=False)
-            yield Static("= started from the same model: it is in memory once. Others bring their own.", markup=False)
+            yield Static("= started from the same model: in memory once. Others bring their own.", markup=False)
 
     def _line(self, number: int) -> Content:
         run = self._runs[number]
         sign = "=" if number < self._alike else " "
         loss = words.short_loss(run.held_out if run.held_out is not None else run.loss)
         kind = "held-out" if run.held_out is not None else "loss"
-        model = shorten(safe(run.model.rstrip("/").rpartition("/")[2]), 20)
+        model = shorten(safe(run.model.rstrip("/").rpartition("/")[2]), 16)
         return Content.assemble(
-            (f"{sign} ", "$success"), f"{shorten(safe(run.id), 40):40}  ", (f"{model:20}  {kind} {loss}", "$secondary")
+            (f"{sign} ", "$success"), f"{shorten(safe(run.id), 38):38}  ", (f"{model:16}  {kind} {loss}", "$secondary")
         )
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Button, Footer, Input, Static
+from textual.widgets import Button, Input, Static
 
 from core.errors import SftuiError
 from core.results.exporting import KINDS, Exported, ExportProgress, ExportRequest, Kind, where
@@ -21,6 +21,7 @@ from tui_app import messages
 from tui_app.background import in_thread
 from tui_app.dialogs.confirm import ConfirmDialog
 from tui_app.widgets.editors import ChoiceEditor, SwitchEditor
+from tui_app.widgets.key_footer import KeyFooter
 from tui_app.widgets.spec_form import FormRow
 from tui_app.widgets.step_header import StepHeader
 
@@ -103,7 +104,7 @@ class ExportScreen(Screen[None]):
             with Horizontal(id="start-row"):
                 yield Button("Start  ctrl+s", id="start", variant="primary", compact=True)
         yield Static("", id="steps", markup=False)
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """See what there is, and what goes on already."""
@@ -271,7 +272,7 @@ class ExportScreen(Screen[None]):
         if content != self._shown:
             self._shown = content
             self.query_one("#steps", Static).update(content)
-            self.query_one("#steps").display = True
+            self.add_class("-telling")
         if before is None or before.alive != state.alive:
             self.refresh_bindings()
 

@@ -89,7 +89,7 @@ class MemoryBar(Widget):
         width, height = self.size
         if self._plan is None:
             return Content.assemble(("Memory  ", "bold"), (self._told.problem or "reading the devices …", "$secondary"))
-        above = [self._bar(self._plan, width), *self._verdict(self._plan).wrap(width)]
+        above = [self._bar(self._plan, width), *self._verdict(self._plan, width)]
         below = Content.styled(self._told.room, "$secondary").wrap(width) if self._told.room else []
         legend = self._legend(self._plan, width, height - len(above) - len(below))
         return Content("\n").join([*above, *legend, *below][:height])
@@ -113,14 +113,20 @@ class MemoryBar(Widget):
                 pieces.append((cell, style))
         return Content.assemble(*pieces, "  ", numbers)
 
-    def _verdict(self, plan: Plan) -> Content:
+    def _verdict(self, plan: Plan, width: int) -> list[Content]:
+        """How it fits, and the key that helps, which is never broken."""
         mark, words, style = _VERDICTS[plan.verdict]
         where = shorten(safe(plan.device.name), 30)
         reason = f": {safe(plan.verdict_reason)}" if plan.verdict_reason else ""
-        offer = f"   {self._told.offer}" if self._told.offer else ""
-        return Content.assemble(
-            (f"{where}   ", "$secondary"), (f"{mark} {words}", f"{style} bold"), reason, (offer, "$accent")
-        )
+        told = Content.assemble((f"{where}   ", "$secondary"), (f"{mark} {words}", f"{style} bold"), reason)
+        lines = told.wrap(width)
+        if self._told.offer:
+            offer = Content.styled(self._told.offer, "$accent")
+            if lines[-1].cell_length + 3 + offer.cell_length <= width:
+                lines[-1] = Content.assemble(lines[-1], "   ", offer)
+            else:
+                lines.append(offer)
+        return lines
 
     def _legend(self, plan: Plan, width: int, height: int) -> list[Content]:
         """What the letters stand for, as much of it as there is room for: no entry is cut."""
