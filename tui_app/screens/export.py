@@ -306,7 +306,9 @@ def _told(state: ExportState) -> Content:
         mark = ("●", "$accent") if last and state.outcome is None else ("✓", "$success")
         if last and isinstance(state.outcome, SftuiError):
             mark = ("✗", "$error")
-        lines.append(Content.assemble(mark, f" {safe(step.step)}", (_share(step), "$secondary")))
+        # How far a step is says nothing once it is done.
+        share = _share(step) if last and not isinstance(state.outcome, Exported) else ""
+        lines.append(Content.assemble(mark, f" {safe(step.step)}", (share, "$secondary")))
     match state.outcome:
         case Exported() as made:
             there = f"{safe(made.path)}   {human_bytes(made.size_bytes)}"

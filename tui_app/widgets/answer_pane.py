@@ -22,6 +22,7 @@ class AnswerPane(VerticalScroll):
 
     DEFAULT_CSS = """
     AnswerPane { border: round $border-blurred; border-title-color: $foreground; padding: 0 1; }
+    AnswerPane { border-subtitle-color: $secondary; }
     AnswerPane { height: 1fr; width: 1fr; }
     AnswerPane:focus { border: round $border; }
     AnswerPane > Static { height: auto; margin: 0 0 1 0; }
