@@ -88,8 +88,12 @@ class RowView(Vertical):
         yield TokenView()
         yield Static(id="verdict", markup=False)
         yield _AskInput(compact=True)
-        keys = [part for key, word in _KEYS for part in ((key, "$accent"), f"\u00a0{word}  ")]
-        yield Static(Content.assemble(*keys), id="row-keys", markup=False)
+        yield Static(id="row-keys", markup=False)
+
+    def on_resize(self) -> None:
+        """Lay the keys out anew: none of them is parted from its word."""
+        keys = self.query_one("#row-keys", Static)
+        keys.update(_keys_in(self.content_size.width))
 
     def show(self, page: RowPage) -> None:
         """Show a row."""
@@ -122,3 +126,13 @@ class RowView(Vertical):
         event.stop()
         event.input.display = False
         self.post_message(self.Asked(self._question, event.value.strip() or None))
+
+
+def _keys_in(width: int) -> Content:
+    lines = [Content("")]
+    for key, word in _KEYS:
+        told = Content.assemble((key, "$accent"), f" {word}  ")
+        if lines[-1] and lines[-1].cell_length + told.cell_length - 2 > width:
+            lines.append(Content(""))
+        lines[-1] += told
+    return Content("\n").join(lines)
