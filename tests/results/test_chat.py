@@ -71,10 +71,17 @@ def test_every_adapter_of_a_run_is_asked_over_one_base(qlora: RunFolder) -> None
     assert len({texts[BASE], texts["checkpoint-4"], texts["result"]}) == 3
 
 
-def test_a_whole_model_is_asked_beside_its_base(full: RunFolder) -> None:
+def test_a_whole_model_is_asked_beside_its_base_and_an_adapter_that_comes_onto_it(full: RunFolder, ended: Any) -> None:
     told, _ = opened(full)
     assert told.sides == (BASE, "result")
-    assert ask(BASE)[0]["text"] != ask("result")[0]["text"]
+    before = {side: ask(side)[0]["text"] for side in told.sides}
+    assert before[BASE] != before["result"]
+
+    other = ended(save_strategy="no")
+    told = Opened.from_json(answering.add_result({"of": str(other.path), "step": None}, lambda _: None, lambda: False))
+    assert told.sides == (BASE, "result", other.id), "the base is the same one"
+    assert ask(other.id)[0]["text"] != before[BASE]
+    assert {side: ask(side)[0]["text"] for side in before} == before, "the adapter is switched off for the base"
 
 
 def test_two_runs_are_asked_over_one_base_and_each_answers_as_when_it_is_alone(qlora: RunFolder, ended: Any) -> None:
@@ -188,14 +195,16 @@ def test_rows_that_are_gone_do_not_keep_it_from_answering(ended: Any, tmp_path: 
 
 def test_one_prompt_on_the_command_line(qlora: RunFolder) -> None:
     command = [sys.executable, "-m", "core.cli", "chat", str(qlora.path), "--both", "--max-new-tokens", "24", "--json"]
+    command += ["--beside", str(qlora.path), "--beside-checkpoint", "4"]
     done = subprocess.run(
         [*command, "--prompt", "My parcel is late."], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    opened(qlora)
+    opened(qlora, all=True)
     assert [(one["side"], one["text"]) for one in told["answers"]] == [
-        (side, ask(side)[0]["text"]) for side in (BASE, "result")
+        (named, ask(side)[0]["text"])
+        for named, side in ((BASE, BASE), ("result", "result"), (f"{qlora.id} checkpoint-4", "checkpoint-4"))
     ]
     assert "the base model" in done.stderr
 
@@ -223,6 +232,7 @@ def test_what_cannot_be_asked_is_said_before_anything_is_loaded(qlora: RunFolder
         (["--temperature", "-1"], "temperature is a number"),
         (["--json"], "--json answers one prompt"),
         (["--checkpoint", "7"], "none of step 7"),
+        (["--beside", "nowhere"], "nowhere"),
     ):
         command = [sys.executable, "-m", "core.cli", "chat", str(qlora.path), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
