@@ -33,6 +33,29 @@ class Block:
         self.next: Block | None = None
 
 
+class HostAllocator:
+    """Takes and frees blocks as the host does, which gives what it is asked for, and keeps count of bytes."""
+
+    def __init__(self) -> None:
+        self.allocated = 0
+        self.allocated_peak = 0
+
+    @property
+    def reserved_peak(self) -> int:
+        """Bytes that were taken at most: nothing is held back."""
+        return self.allocated_peak
+
+    def allocate(self, size: int) -> Block:
+        """Take a block of `size` bytes."""
+        self.allocated += size
+        self.allocated_peak = max(self.allocated_peak, self.allocated)
+        return Block(0, size, small=False)
+
+    def free(self, block: Block) -> None:
+        """Give a block back."""
+        self.allocated -= block.size
+
+
 class AllocatorModel:
     """Takes and frees blocks as the device's allocator would, and keeps count of bytes."""
 

@@ -177,7 +177,7 @@ class _Pass(MemoryCount):
     def __init__(
         self, model: _Layers, attention: AttentionKind, tokens: int, trained: Trained, *, on_gpu: bool, backwards: bool
     ) -> None:
-        super().__init__(1, masks_are_plain=attention != "masked")
+        super().__init__(1, masks_are_plain=attention != "masked", on_gpu=on_gpu)
         self.tokens = tokens
         self.seen = [_Seen() for _ in model.layers]
         self._current: _Seen | None = None

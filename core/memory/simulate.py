@@ -1,7 +1,7 @@
 """Two whole training steps of a spec without its weights: fake tensors go through the model's own code and TRL's loss.
 
-Nothing is computed: only sizes are. Every storage is a block in a model of the caching allocator, from which the peak
-is read. As on a GPU, or as on the CPU, on which it is told from what autograd really keeps.
+Nothing is computed: only sizes are. As on a GPU, where every storage is a block in a model of the caching allocator,
+from which the peak is read; or as on the CPU, on which it is held to what autograd really keeps.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
     if "flash" in (request.attention or ""):
         # It keeps what the fused kernels of SDPA keep, and needs no mask.
         request, plain = replace(request, attention="sdpa"), True
-    count = MemoryCount(max(selected, 1), masks_are_plain=plain)
+    count = MemoryCount(max(selected, 1), masks_are_plain=plain, on_gpu=on_gpu)
     on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     if on_gpu:
         on_device = functools.partial(AsOnGpu, count.pass_through)

@@ -19,7 +19,7 @@ from core.models.remote_code import find_remote_code
 from core.paths import cache_home, write_atomically
 from core.spec.run_spec import RunSpec
 
-_FORMAT = 1
+_FORMAT = 2
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 _OF_NO_WEIGHT = (
     "logging_", "log_", "save_", "eval_", "hub_", "adam_", "dataloader_", "report_", "run_name", "lr_", "warmup_",

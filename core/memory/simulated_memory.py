@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from core.memory.allocator_model import AllocatorModel, Block
+from core.memory.allocator_model import AllocatorModel, Block, HostAllocator
 
 Part = Literal["fixed", "batch", "body", "head", "optimizer"]
 
@@ -19,20 +19,20 @@ _INDEX_BYTES = 8
 
 
 class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
-    """While it is on, every storage that an operation makes is a block of the allocator model, until it dies.
+    """While it is on, every storage that an operation makes is a block of an allocator, until it dies.
 
     Goes above a FakeTensorMode. `part` says what the storages made now belong to. `selected` is how many tokens are
     trained: fake tensors have no values, so whoever selects those by a mask gets as many. `masks_are_plain` is the
     answer to whether a condition holds for all of a mask: that there is no padding, or one sequence a row.
     """
 
-    def __init__(self, selected: int, *, masks_are_plain: bool) -> None:
+    def __init__(self, selected: int, *, masks_are_plain: bool, on_gpu: bool) -> None:
         super().__init__()
         self.part: Part = "fixed"
         self.live: Counter[str] = Counter()
         """Bytes by part."""
         self.at_peak: Counter[str] = Counter()
-        self.allocator = AllocatorModel()
+        self.allocator = AllocatorModel() if on_gpu else HostAllocator()
         self._blocks: dict[int, tuple[weakref.ref[Any], Block, Part, int]] = {}
         self._selected = selected
         self._masks_are_plain = masks_are_plain
@@ -50,7 +50,7 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
         self._look()
 
     def exact(self, *parts: Part) -> int:
-        """The bytes that these parts asked for, before they were rounded up."""
+        """The bytes that these parts asked for, before an allocator rounded them up."""
         return sum(size for _, _, part, size in self._blocks.values() if part in parts)
 
     def pass_through(self, *sizes: int) -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from core.memory.allocator_model import AllocatorModel, Block
+from core.memory.allocator_model import AllocatorModel, Block, HostAllocator
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -109,3 +109,11 @@ def test_no_two_blocks_overlap_and_all_bytes_come_back() -> None:
     # All segments are whole again: what is as large as the largest needs no new one.
     model.allocate(20 * MIB)
     assert model.reserved == reserved
+
+
+def test_the_host_gives_what_is_asked_for() -> None:
+    host = HostAllocator()
+    first = host.allocate(10 * MIB + 1)
+    host.free(first)
+    host.allocate(3)
+    assert (host.allocated, host.allocated_peak, host.reserved_peak) == (3, 10 * MIB + 1, 10 * MIB + 1)
