@@ -39,6 +39,7 @@ from core.memory.weights import starred
 from core.models.architecture import AutoClass
 from core.models.inventory import float32_names, trusts_own_code
 from core.models.target_names import is_router
+from core.models.towers import find_towers, within
 
 # Multiples of what linear attention works through at a time; far enough apart to tell pairs from tokens.
 _LENGTHS = (768, 1536, 3072)
@@ -396,9 +397,11 @@ def _growth(sizes: list[int]) -> Growth:
 
 def _decoder(model: Any) -> tuple[nn.Module, str, list[nn.Module]]:
     """The list of the language model's layers: what holds it, by what name, and the layers."""
+    towers = find_towers(model)
     found = [
         (owner, name, list(child))
-        for owner in model.modules()
+        for path, owner in model.named_modules()
+        if not within(path, towers.vision | towers.audio)
         for name, child in owner.named_children()
         if isinstance(child, nn.ModuleList)
         and all(isinstance(layer, GradientCheckpointingLayer) for layer in child)
