@@ -23,7 +23,7 @@ AttentionKind = Literal["eager", "fused", "masked"]
 Trained = Literal["adapters", "adapters on 4 bit", "adapters on experts", "all"]
 
 # What an older sftui wrote is never read.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Input:
     """Layers with the same number are given the same tensor."""
     is_kept: bool
     """Whether that is kept for the backward pass anyway."""
+    wants_gradient: bool
+    """Whether there is anything to train before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,9 @@ def _growth_row(growth: Growth) -> list[float]:
 
 
 def _kind_row(kind: LayerKind) -> list[Any]:
-    inputs = [[one.name, one.width, one.element_bytes, one.tensor, one.is_kept] for one in kind.inputs]
+    inputs = [
+        [one.name, one.width, one.element_bytes, one.tensor, one.is_kept, one.wants_gradient] for one in kind.inputs
+    ]
     return [kind.count, kind.weights, _growth_row(kind.kept), _growth_row(kind.beyond), inputs]
 
 
@@ -200,8 +204,8 @@ def _growth(row: Any) -> Growth:
 def _kind(row: Any) -> LayerKind:
     count, weights, kept, beyond, rows = row
     inputs = tuple(
-        Input(str(name), float(width), int(element), int(tensor), bool(is_kept))
-        for name, width, element, tensor, is_kept in rows
+        Input(str(name), float(width), int(element), int(tensor), bool(is_kept), bool(wants_gradient))
+        for name, width, element, tensor, is_kept, wants_gradient in rows
     )
     return LayerKind(int(count), int(weights), _growth(kept), _growth(beyond), inputs)
 

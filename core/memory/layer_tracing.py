@@ -120,7 +120,7 @@ class _Seen:
     """Of what comes out."""
     given: "_Storage | None" = None
     """What comes in."""
-    inputs: list[tuple[str, float, int, "_Storage"]] = field(default_factory=list)
+    inputs: list[tuple[str, float, int, bool, "_Storage"]] = field(default_factory=list)
 
 
 class _Layers:
@@ -193,6 +193,8 @@ class _Pass(MemoryCount):
         self._backwards = backwards
         self.inside = 0
         self._adapters: dict[nn.Module, tuple[nn.Parameter, nn.Parameter]] = {}
+        with model.mode:
+            self._trained = nn.Parameter(torch.empty((), dtype=model.dtype))
         with contextlib.ExitStack() as stack:
             stack.callback(self._unhook)
             stack.enter_context(model.mode)
@@ -284,8 +286,9 @@ class _Pass(MemoryCount):
             first, second = self._adapters[module]
             added = functional.linear(functional.linear(given[0].to(first.dtype), first), second)
             return (output + added * 2.0).to(output.dtype)
-        # An adapter of the first layer makes gradients flow from there.
-        return output if output.requires_grad else output.requires_grad_()
+        # An adapter of the first layer makes gradients flow from there. The output itself, made to need one, would
+        # be kept for its own sake.
+        return output if output.requires_grad else output + self._trained
 
     def _unhook(self) -> None:
         for hook in self._hooks:
@@ -306,7 +309,7 @@ class _Pass(MemoryCount):
     def _given(self, name: str, tensor: torch.Tensor) -> None:
         if self._current is not None and (storage := self._storage_of(tensor)) is not None:
             width = tensor.numel() / (_ROWS * self.tokens)
-            self._current.inputs.append((name, width, tensor.element_size(), storage))
+            self._current.inputs.append((name, width, tensor.element_size(), tensor.requires_grad, storage))
 
     def _leave(self, seen: _Seen, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -380,8 +383,9 @@ def _trace(model: _Layers, attention: AttentionKind, trained: Trained, *, on_gpu
 
 def _inputs(seen: _Seen, kept: Collection[_Storage]) -> Iterable[Input]:
     numbers: dict[_Storage, int] = {}
-    for name, width, element, storage in seen.inputs:
-        yield Input(name, width, element, numbers.setdefault(storage, len(numbers)), storage in kept)
+    for name, width, element, wants_gradient, storage in seen.inputs:
+        tensor = numbers.setdefault(storage, len(numbers))
+        yield Input(name, width, element, tensor, storage in kept, wants_gradient)
 
 
 def _growth(sizes: list[int]) -> Growth:

@@ -121,8 +121,7 @@ def _added(kind: LayerKind, shares: Mapping[str, float], step: Step, quantizatio
             continue
         if step.dropout > 0:
             # Each layer drops out for itself: what is left, and what was dropped.
-            mask = 1 if step.on_gpu else step.adapter_element
-            kept += share * one.width * (element + mask)
+            kept += share * one.width * (element + _mask(one, step))
         elif step.adapter_element == element == one.element_bytes:
             _share(shared, one, share)
         else:
@@ -137,7 +136,14 @@ def _gone_early(kind: LayerKind, shares: Mapping[str, float], step: Step) -> flo
     if not kind.inputs or not step.dropout:
         return 0.0
     last = kind.inputs[-1]
-    return shares.get(last.name, 0.0) * last.width * (1 if step.on_gpu else step.adapter_element) * step.tokens
+    return shares.get(last.name, 0.0) * last.width * _mask(last, step) * step.tokens
+
+
+def _mask(one: Input, step: Step) -> int:
+    """Bytes that tell what of an element was dropped, which only its gradient needs."""
+    if not one.wants_gradient:
+        return 0
+    return 1 if step.on_gpu else step.adapter_element
 
 
 def _share(shared: dict[int, float], one: Input, share: float) -> None:
