@@ -75,6 +75,7 @@ class ModelSizes:
     active_experts: int
     activation: str
     caps_scores: bool
+    caps_logits: bool
     rotates: bool
     """Whether positions are rotated into queries and keys; otherwise they are added to the embeddings."""
 
@@ -152,6 +153,7 @@ def sizes_of(architecture: Architecture, weights: ModelWeights) -> ModelSizes | 
         activation=architecture.activation or "",
         rotates=len(tables) < 2,
         caps_scores=architecture.model_type in _CAPPED,
+        caps_logits=architecture.caps_logits,
     )
 
 
@@ -201,7 +203,7 @@ def step_bytes(weights: ModelWeights, sizes: ModelSizes, step: Step, adapted: Co
     at_last_layer = inside - missing
     at_first_layer = per_layer + _backward(body, sizes, step, names)
     kept = kept_body + head_kept
-    body_peak = max(at_last_layer, at_first_layer)
+    body_peak = max(at_last_layer, at_first_layer, table_gradients(weights, sizes, step))
     if at_head >= body_peak:
         logits = min(head_kept + head_peak, at_head)
         return StepBytes(at_head - logits, logits, kept)
@@ -361,12 +363,28 @@ def head_bytes(sizes: ModelSizes, step: Step, answer: float) -> tuple[int, int]:
         # As they come, in float32, their log-softmax; and then the gradients of the first two.
         return tokens * sizes.vocabulary * (step.element + 8), tokens * sizes.vocabulary * (4 + step.element)
     # TRL allocates whole tiles, however small the vocabulary is.
-    tile = min(scored, _TILE_TOKENS) * _TILE_VOCABULARY * step.element
+    rows, columns = min(scored, _TILE_TOKENS), min(sizes.vocabulary, _TILE_VOCABULARY)
+    tile = rows * _TILE_VOCABULARY * step.element
+    table = sizes.vocabulary * sizes.hidden if step.trains_all else 0
+    # Gradients are summed up in float32, and cast in the end.
+    inside = 0 if step.element == 4 else round(scored * answer) + table * step.element
     if not step.on_gpu:
-        # Without Triton, PyTorch computes with copies of the tile in float32.
-        tile += 7 * min(scored, _TILE_TOKENS) * min(sizes.vocabulary, _TILE_VOCABULARY) * 4
-    table = sizes.vocabulary * sizes.hidden * (4 + step.element) if step.trains_all else 0
-    return kept, tile + scored * sizes.hidden * 4 + round(scored * answer) + table
+        # Without Triton, PyTorch computes with seven copies of the tile in float32, eight where a tanh caps it, and a
+        # byte for each target; then it multiplies it with the weight, both in float32.
+        copies = rows * columns * (4 * (8 if sizes.caps_logits else 7) + 1)
+        factors = 0 if step.element == 4 else 4 * columns * (rows + sizes.hidden)
+        inside = max(inside, copies, factors)
+    return kept, tile + 4 * (scored * sizes.hidden + table) + inside
+
+
+def table_gradients(weights: ModelWeights, sizes: ModelSizes, step: Step) -> int:
+    """Bytes of the embedding's gradient when it is made, in the end, while what it is added to is there too.
+
+    That is what the output head made of weights that they share, and what the micro-batch before left.
+    """
+    if not step.trains_all:
+        return 0
+    return (bool(weights.tied) + step.accumulates) * sizes.vocabulary * sizes.hidden * step.element
 
 
 def cast_adapters(adapted: Collection[Adapted], step: Step) -> int:

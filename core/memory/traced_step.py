@@ -6,7 +6,7 @@ from what PEFT 0.21, bitsandbytes 0.50 and TRL 1.16 keep. T is the tokens of the
 
 from collections.abc import Collection, Mapping
 
-from core.memory.activations import ModelSizes, Step, StepBytes, cast_adapters, head_bytes
+from core.memory.activations import ModelSizes, Step, StepBytes, cast_adapters, head_bytes, table_gradients
 from core.memory.adapters import Adapted
 from core.memory.estimate import Quantization
 from core.memory.layer_traces import AttentionKind, Input, LayerKind, LayerTraces, ModelTrace, Trained
@@ -73,7 +73,8 @@ def traced_step(
         # Gradients are counted elsewhere as if all were there, which they are when the first layer is done.
         at_head -= step.gradients
         at_last -= step.gradients - table
-    peak = max(at_head, at_last, at_first, 0.0)
+    at_embedding = table_gradients(weights, sizes, step) + trace.entry * rows * tokens * step.trains_all
+    peak = max(at_head, at_last, at_first, at_embedding)
     logits = min(head_kept + head_working, at_head) if peak == at_head else 0.0
     return StepBytes(round(peak - logits), round(logits), round(body + head_kept))
 

@@ -92,6 +92,8 @@ class Architecture:
     """Code of the model's own, allowed by the user, without which it cannot be loaded."""
     activation: str | None = None
     """The function in its feed-forward layers: "silu"."""
+    caps_logits: bool = False
+    """Whether a tanh keeps the output head's answers small."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ def _describe(
         license=read_license(folder),
         remote_code=way.remote_code,
         activation=next((name for key in _ACTIVATION if isinstance(name := look.value(key), str)), None),
+        caps_logits=look.value("final_logit_softcapping") is not None,
     )
 
 
