@@ -1,7 +1,7 @@
 """The parts of an estimate that a step adds to weights and training state: activations, loss head, allocator."""
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from core.memory.activations import Step, StepBytes, sizes_of, step_bytes, step_for
 from core.memory.adapters import Adapted, cast_bytes
@@ -25,7 +25,17 @@ _LIBRARIES_BYTES = 600_000_000
 _WITH_ALL_LOGITS = ("label_smoothing_factor", "compute_loss_func", "compute_metrics")
 
 
-def with_step(
+@dataclass(frozen=True, slots=True)
+class HeldInStep:
+    """What a step holds, and how that is known."""
+
+    bytes: StepBytes
+    step: Step
+    traced: bool
+    """By what the model's layers were seen to hold; otherwise by formulas over their names."""
+
+
+def held_in_step(
     memory: MemoryEstimate,
     spec: RunSpec,
     weights: ModelWeights,
@@ -34,19 +44,14 @@ def with_step(
     *,
     dtype: str,
     attention: str,
-    shape: BatchShape | None,
+    shape: BatchShape,
     on_gpu: bool,
     traces: LayerTraces | None = None,
-) -> MemoryEstimate:
-    """The estimate with activations and loss head; as it was where something that they depend on is not known.
-
-    By what the model's layers were seen to hold, where they were; otherwise by formulas over their names.
-    """
+) -> HeldInStep | None:
+    """What a step holds beside the parts that `memory` has; None where the model's layers are not known."""
     sizes = sizes_of(architecture, weights)
-    if shape is None or sizes is None or (adapted is None and spec.use_peft):
-        missing = "no max_length is set, and the rows are not counted" if shape is None else "its layers are not known"
-        return _with(memory, {name: MemoryPart(name, None, f"not estimated: {missing}", "unknown")
-                              for name in ("activations", "logits")})  # fmt: skip
+    if sizes is None or (adapted is None and spec.use_peft):
+        return None
     gradients = next((part.bytes or 0 for part in memory.parts if part.name == "gradients"), 0)
     stored = weights.stored is not None
     packs = not stored and spec.quantization != "none"
@@ -65,17 +70,40 @@ def with_step(
     held = None
     if traces is not None and not stored:
         held = traced_step(traces, weights, sizes, step, spec.quantization, adapted or ())
-    how = "by formulas" if held is None else "as its layers were seen to hold it"
-    held = held or step_bytes(weights, sizes, step, adapted or ())
-    return _with(
-        memory,
-        {
-            "activations": MemoryPart(
-                "activations", held.activations, f"{_words(spec, shape, attention)}; {how}", "estimated"
-            ),
-            "logits": MemoryPart("logits", held.logits, _head_words(held, step), "estimated"),
-        },
-    )
+    return HeldInStep(held or step_bytes(weights, sizes, step, adapted or ()), step, held is not None)
+
+
+def with_step(
+    memory: MemoryEstimate,
+    spec: RunSpec,
+    weights: ModelWeights,
+    architecture: Architecture,
+    adapted: Collection[Adapted] | None,
+    *,
+    dtype: str,
+    attention: str,
+    shape: BatchShape | None,
+    on_gpu: bool,
+    traces: LayerTraces | None = None,
+) -> MemoryEstimate:
+    """The estimate with activations and loss head; as it was where something that they depend on is not known."""
+    found = None
+    if shape is not None:
+        found = held_in_step(
+            memory, spec, weights, architecture, adapted, dtype=dtype, attention=attention, shape=shape,
+            on_gpu=on_gpu, traces=traces,
+        )  # fmt: skip
+    if shape is None or found is None:
+        missing = "no max_length is set, and the rows are not counted" if shape is None else "its layers are not known"
+        return _with(memory, {name: MemoryPart(name, None, f"not estimated: {missing}", "unknown")
+                              for name in ("activations", "logits")})  # fmt: skip
+    how = "as its layers were seen to hold it" if found.traced else "by formulas"
+    words = {
+        "activations": f"{_words(spec, shape, attention)}; {how}",
+        "logits": _head_words(found.bytes, found.step),
+    }
+    sizes = {"activations": found.bytes.activations, "logits": found.bytes.logits}
+    return _with(memory, {name: MemoryPart(name, sizes[name], words[name], "estimated") for name in sizes})
 
 
 def with_allocator(

@@ -29,7 +29,7 @@ class Held:
     kept: int
     """Between the last forward pass and its backward pass."""
     peak: int
-    """With weights and optimizer state, each storage rounded up as a GPU's allocator would."""
+    """With weights and optimizer state."""
 
 
 class _RealCount(MemoryCount):
@@ -39,15 +39,15 @@ class _RealCount(MemoryCount):
         return function(*arguments, **keywords)
 
 
-def shape_of(batch: Batch) -> BatchShape:
+def shape_of(batch: Batch, tokens: int = TOKENS) -> BatchShape:
     """The shape of the batch that `run_for_real` trains on."""
     match batch:
         case "plain":
-            return BatchShape(2, TOKENS, 2 * TOKENS, packed=False)
+            return BatchShape(2, tokens, 2 * tokens, packed=False)
         case "padded":
-            return BatchShape(2, TOKENS, TOKENS + TOKENS // 2, packed=False)
+            return BatchShape(2, tokens, tokens + tokens // 2, packed=False)
         case _:
-            return BatchShape(1, TOKENS, None, packed=True)
+            return BatchShape(1, tokens, None, packed=True)
 
 
 def request_for(spec: RunSpec) -> LoadRequest:
@@ -56,7 +56,7 @@ def request_for(spec: RunSpec) -> LoadRequest:
     return LoadRequest(folder, detect(folder), str(spec.dtype), spec.attn_implementation, "cpu")
 
 
-def run_for_real(spec: RunSpec, batch: Batch, folder: Path) -> Held:
+def run_for_real(spec: RunSpec, batch: Batch, folder: Path, tokens: int = TOKENS) -> Held:
     """Load, attach, and train two steps with the run's own trainer."""
     import torch
     from datasets import Dataset
@@ -73,13 +73,13 @@ def run_for_real(spec: RunSpec, batch: Batch, folder: Path) -> Held:
     trainer = make_trainer(
         model,
         AutoTokenizer.from_pretrained(request.folder),
-        SimpleNamespace(train=Dataset.from_list(_rows(spec, batch)), held_out=None),  # type: ignore[arg-type]
+        SimpleNamespace(train=Dataset.from_list(_rows(spec, batch, tokens)), held_out=None),  # type: ignore[arg-type]
         training_arguments(spec, run, request.dtype, "cpu"),
         [],
         CheckpointSaver(run, None, lambda event: None, RunControl()),
         Whereabouts(),
     )
-    count = _RealCount(1, masks_are_plain=True)
+    count = _RealCount(1, masks_are_plain=True, on_gpu=False)
     for tensor in (*model.parameters(), *model.buffers(), *_constants(model)):
         count.take(tensor)
     count.part = "body"
@@ -104,11 +104,11 @@ def _constants(model: Any) -> list[Any]:
     return constants(model)
 
 
-def _rows(spec: RunSpec, batch: Batch) -> list[dict[str, Any]]:
+def _rows(spec: RunSpec, batch: Batch, tokens: int) -> list[dict[str, Any]]:
     rows = 2 * spec.per_device_train_batch_size * spec.gradient_accumulation_steps
-    lengths = [TOKENS // 2 if batch == "padded" and number % 2 else TOKENS for number in range(rows)]
+    lengths = [tokens // 2 if batch == "padded" and number % 2 else tokens for number in range(rows)]
     found: list[dict[str, Any]] = [{"input_ids": [5] * length, "labels": [5] * length} for length in lengths]
     if batch == "packed":
         for row in found:
-            row["seq_lengths"] = [TOKENS // 3, TOKENS - TOKENS // 3]
+            row["seq_lengths"] = [tokens // 3, tokens - tokens // 3]
     return found
