@@ -11,6 +11,7 @@ from core.memory.simulated import Simulation, SimulationTask, cached_simulation,
 from core.models.architecture import detect
 from core.spec.run_spec import RunSpec
 from tests.families import build_family
+from tests.training.estimated import estimated
 from tests.training.live_bytes import Batch, request_for, run_for_real, shape_of
 
 NF4: dict[str, Any] = {"load_in_4bit": True}
@@ -82,6 +83,10 @@ def test_it_holds_what_a_real_run_holds(
     found = simulated(spec, batch)
     assert found.kept == pytest.approx(real.kept, rel=0.02)
     assert found.peak == pytest.approx(real.peak, rel=0.02)
+    planned = estimated(spec, shape_of(batch), on_gpu=False)
+    assert planned.traced
+    assert planned.kept == pytest.approx(real.kept, rel=0.05)
+    assert planned.peak == pytest.approx(real.peak, rel=0.05)
 
 
 def kept(spec: RunSpec, batch: Batch, *, on_gpu: bool) -> int:
