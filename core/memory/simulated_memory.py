@@ -91,6 +91,10 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
             return self._index(*arguments)
         if function in (_aten.masked_select.default, _aten.masked_scatter_backward.default):
             return arguments[0].new_empty(self._selected)
+        if function is _aten._grouped_mm.default and arguments[0].dtype != torch.bfloat16:
+            # Torch computes experts in other types too, and tells the shape of what comes out in this one only.
+            told = [tensor.to(torch.bfloat16) for tensor in arguments[:2]]
+            return function(*told, *arguments[2:], **keywords).to(arguments[0].dtype)
         if function is torch.ops.bitsandbytes.gemm_4bit.default:
             # The weight in 16 bits and its constants unpacked live inside only.
             inputs, _, shape = arguments[:3]

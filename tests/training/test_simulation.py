@@ -66,6 +66,7 @@ def spec_for(model: Path, batch: Batch, **values: Any) -> RunSpec:
         ("phi3", NF4, True, "eager", "packed"),
         ("mistral", LORA, False, "sdpa", "plain"),
         ("mixtral", NF4, True, "sdpa", "packed"),
+        ("mixtral", {"dtype": "float32"}, False, "sdpa", "padded"),
         ("gpt_neox", LORA, False, "eager", "plain"),
         ("llava", LORA, True, "eager", "packed"),
         ("deepseek_v3", LORA, True, "sdpa", "padded"),
