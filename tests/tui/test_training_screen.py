@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from textual.widgets._footer import FooterKey
+
 from tests.tui.setup_helpers import field, go_to, make_rows, opened, seen, sees, told, types, wait_for
 
 pytest_plugins = ["tests.tui.setup_helpers"]
@@ -46,6 +48,20 @@ async def test_evaluation_without_held_out_rows_says_where_to_name_them(home: Pa
         await pilot.press("right")
         await sees(pilot, "Evaluate every")
         assert "✗ needs held-out rows" in told(app, "#option-eval_strategy .note")
+
+
+async def test_the_footer_is_laid_anew_for_other_keys_only(home: Path) -> None:
+    async with opened("training") as (app, pilot):
+        await go_to(pilot, "learning_rate")
+        await pilot.pause()
+        laid = list(app.screen.query(FooterKey))
+        await go_to(pilot, "max_steps")
+        await types(pilot, "12")
+        await wait_for(pilot, lambda: app.known.values.get("max_steps") == 12)
+        await pilot.pause()
+        assert list(app.screen.query(FooterKey)) == laid
+        await pilot.resize_terminal(40, 40)
+        await wait_for(pilot, lambda: len(app.screen.query(FooterKey)) < len(laid))
 
 
 async def test_sample_prompts_may_hold_commas(home: Path) -> None:

@@ -12,7 +12,6 @@ from core.text import cell_width
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from textual import events
     from textual.app import ComposeResult
     from textual.widget import Widget
 
@@ -26,17 +25,25 @@ _HELP = "explain"
 class KeyFooter(Footer):
     """As many keys as fit whole; the one that tells all the others is among them."""
 
-    _laid_for = 0
+    _laid: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
         """Lay out the keys there is room for."""
-        self._laid_for = self.app.size.width
-        yield from fitting(super().compose(), self._laid_for)
+        self._laid = self._wanted() if self._bindings_ready else ()
+        yield from fitting(super().compose(), self.app.size.width)
 
-    def on_resize(self, event: events.Resize) -> None:
+    async def recompose(self) -> None:
+        """Lay out other keys, but not the same ones again: where the focus is changes few of them."""
+        if self._wanted() != self._laid:
+            await super().recompose()
+
+    def on_resize(self) -> None:
         """Another width has room for other keys."""
-        if self.app.size.width != self._laid_for:
-            self.call_after_refresh(self.recompose)
+        self.call_after_refresh(self.recompose)
+
+    def _wanted(self) -> tuple[object, ...]:
+        keys = self.screen.active_bindings.values()
+        return (self.app.size.width, *((key, enabled, tooltip) for _, key, enabled, tooltip in keys if key.show))
 
 
 def fitting(children: Iterable[Widget], width: int) -> list[Widget]:
