@@ -34,7 +34,7 @@ class KeyFooter(Footer):
 
     async def recompose(self) -> None:
         """Lay out other keys, but not the same ones again: where the focus is changes few of them."""
-        if self._wanted() != self._laid:
+        if self.is_attached and self._wanted() != self._laid:
             await super().recompose()
 
     def on_resize(self) -> None:
