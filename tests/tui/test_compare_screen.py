@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from core.errors import SftuiError
 from core.results.asking import HeldOutPrompt, Opened, Sampling
@@ -227,7 +227,8 @@ async def test_another_run_is_chosen_by_keys_and_asked_the_same(runner: FakeRunn
         assert pane(app, "right").side == "result", "what was open stays"
 
         await pilot.press("o")
-        await until(pilot, lambda: isinstance(app.screen, ChooseRun))
+        await until_shown(pilot, "= 20260103-other-abcd")
+        await until(pilot, lambda: isinstance(app.screen.focused, OptionList))
         await pilot.press("enter")
         await until_shown(pilot, f"result of {mine.id}"[:30], "20260103-other-abcd", "Its figures flatter it.")
         await pilot.press("enter")
