@@ -1,5 +1,6 @@
 """Every test has its own home for runs, caches and settings, and none reaches the network."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,6 +11,9 @@ _UNSET = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "CUDA_VISIBLE_DEVICES")
 
 # huggingface_hub and textual read these once, when they are imported: a fixture would come too late.
 os.environ.update(_FIXED)
+
+# Each full collection goes through all of torch too: a fifth of the time of a test that draws screens.
+gc.set_threshold(*gc.get_threshold()[:2], 100)
 
 
 @pytest.fixture(autouse=True)
