@@ -84,6 +84,14 @@ def answer(terminal: Terminal, key: str) -> float:
     return taken
 
 
+def keep_a_core_busy() -> int:
+    """Start a process that computes until it is killed; returns its process id."""
+    pid = os.fork()
+    while pid == 0:
+        sum(range(10_000))
+    return pid
+
+
 def main() -> None:
     """Measure and print."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
@@ -109,10 +117,7 @@ def main() -> None:
             watch(terminal, SETTLE_SECONDS)
             rate, share = watch(terminal, seconds)
             print(f"one update a second: {rate / 1000:.1f} kB/s, {share:.1%} of a core")
-            busy = [os.fork() for _ in range(os.cpu_count() or 1)]
-            if 0 in busy:
-                while True:
-                    sum(range(10_000))
+            busy = [keep_a_core_busy() for _ in range(os.cpu_count() or 1)]
             taken = sorted(answer(terminal, "x") for _ in range(KEYS))
             for pid in busy:
                 os.kill(pid, 9)
