@@ -24,7 +24,7 @@ from core.memory.layer_traces import LayerTraces, cached_traces
 from core.memory.simulated import Simulation
 from core.memory.simulation_plan import simulation_problems, with_simulation
 from core.memory.spec_estimate import adapted_by, adapter_choices, estimate_of
-from core.memory.step_parts import with_allocator, with_step
+from core.memory.step_parts import held_in_step, with_allocator, with_step
 from core.memory.stored_weights import stored_weights
 from core.memory.target_problems import target_problems
 from core.memory.weight_problems import weight_problems
@@ -267,10 +267,12 @@ def make_plan(
         reason = "weights that are stored quantized cannot all be trained"
         return Plan(None, device, "unknown", reason, tuple(choices), tuple(problems))
     on_gpu = chosen.gpu is not None
-    memory = with_step(
+    shape = batch_shape(spec, lengths)
+    held = held_in_step(
         memory, spec, model.weights, model.architecture, adapted_by(spec, model.weights) if spec.use_peft else (),
-        dtype=dtype.value, attention=attention, shape=batch_shape(spec, lengths), on_gpu=on_gpu, traces=model.traces,
+        dtype=dtype.value, attention=attention, shape=shape, on_gpu=on_gpu, traces=model.traces,
     )  # fmt: skip
+    memory = with_step(memory, spec, shape, held)
     if simulation is not None:
         problems += simulation_problems(memory, simulation)
         memory = with_simulation(memory, simulation)

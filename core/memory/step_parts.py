@@ -44,13 +44,13 @@ def held_in_step(
     *,
     dtype: str,
     attention: str,
-    shape: BatchShape,
+    shape: BatchShape | None,
     on_gpu: bool,
     traces: LayerTraces | None = None,
 ) -> HeldInStep | None:
-    """What a step holds beside the parts that `memory` has; None where the model's layers are not known."""
+    """What a step holds beside the parts that `memory` has; None where its rows or the model's layers are not known."""
     sizes = sizes_of(architecture, weights)
-    if sizes is None or (adapted is None and spec.use_peft):
+    if shape is None or sizes is None or (adapted is None and spec.use_peft):
         return None
     gradients = next((part.bytes or 0 for part in memory.parts if part.name == "gradients"), 0)
     stored = weights.stored is not None
@@ -74,35 +74,19 @@ def held_in_step(
 
 
 def with_step(
-    memory: MemoryEstimate,
-    spec: RunSpec,
-    weights: ModelWeights,
-    architecture: Architecture,
-    adapted: Collection[Adapted] | None,
-    *,
-    dtype: str,
-    attention: str,
-    shape: BatchShape | None,
-    on_gpu: bool,
-    traces: LayerTraces | None = None,
+    memory: MemoryEstimate, spec: RunSpec, shape: BatchShape | None, held: HeldInStep | None
 ) -> MemoryEstimate:
     """The estimate with activations and loss head; as it was where something that they depend on is not known."""
-    found = None
-    if shape is not None:
-        found = held_in_step(
-            memory, spec, weights, architecture, adapted, dtype=dtype, attention=attention, shape=shape,
-            on_gpu=on_gpu, traces=traces,
-        )  # fmt: skip
-    if shape is None or found is None:
+    if held is None:
         missing = "no max_length is set, and the rows are not counted" if shape is None else "its layers are not known"
         return _with(memory, {name: MemoryPart(name, None, f"not estimated: {missing}", "unknown")
                               for name in ("activations", "logits")})  # fmt: skip
-    how = "as its layers were seen to hold it" if found.traced else "by formulas"
+    how = "as its layers were seen to hold it" if held.traced else "by formulas"
     words = {
-        "activations": f"{_words(spec, shape, attention)}; {how}",
-        "logits": _head_words(found.bytes, found.step),
+        "activations": f"{_words(spec, held.step.shape, held.step.attention)}; {how}",
+        "logits": _head_words(held.bytes, held.step),
     }
-    sizes = {"activations": found.bytes.activations, "logits": found.bytes.logits}
+    sizes = {"activations": held.bytes.activations, "logits": held.bytes.logits}
     return _with(memory, {name: MemoryPart(name, sizes[name], words[name], "estimated") for name in sizes})
 
 

@@ -78,13 +78,12 @@ def estimated(spec: RunSpec, shape: BatchShape, *, on_gpu: bool, traced: bool = 
     memory = estimate_of(spec, facts.weights, dtype, None)
     assert memory is not None
     adapted = adapted_by(spec, facts.weights) if spec.use_peft else ()
-    how: dict[str, Any] = {
-        "dtype": dtype, "attention": str(spec.attn_implementation), "shape": shape, "on_gpu": on_gpu,
-        "traces": facts.traces if traced else None,
-    }  # fmt: skip
-    found = held_in_step(memory, spec, facts.weights, facts.architecture, adapted, **how)
+    found = held_in_step(
+        memory, spec, facts.weights, facts.architecture, adapted, dtype=dtype, attention=str(spec.attn_implementation),
+        shape=shape, on_gpu=on_gpu, traces=facts.traces if traced else None,
+    )  # fmt: skip
     assert found is not None
-    memory = with_step(memory, spec, facts.weights, facts.architecture, adapted, **how)
+    memory = with_step(memory, spec, shape, found)
     parts = {part.name: part for part in memory.parts}
     step = sum(parts[name].bytes or 0 for name in ("activations", "logits"))
     return Estimated(found.bytes.kept, memory.known_bytes, step, found.traced, parts["activations"].basis)

@@ -32,7 +32,7 @@ def planned(
     from transformers import AutoConfig, LlamaConfig
 
     from core.memory.spec_estimate import adapted_by, estimate_of
-    from core.memory.step_parts import with_allocator, with_step
+    from core.memory.step_parts import held_in_step, with_allocator, with_step
     from core.memory.weights import weights_of
     from core.models.inventory import inventory_of
 
@@ -51,10 +51,10 @@ def planned(
     memory = estimate_of(spec, weights, "bfloat16", None)
     assert memory is not None
     adapted = adapted_by(spec, weights)
-    memory = with_step(
+    held = held_in_step(
         memory, spec, weights, architecture, adapted, dtype="bfloat16", attention=attention, shape=shape, on_gpu=True
     )
-    return with_allocator(memory, on_gpu=True, simulation=None, calibration=None)
+    return with_allocator(with_step(memory, spec, shape, held), on_gpu=True, simulation=None, calibration=None)
 
 
 @pytest.mark.parametrize(
