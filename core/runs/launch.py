@@ -18,7 +18,7 @@ from core.devices.choose import ChosenDevice, choose_device, cuda_environment, d
 from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
 from core.runs.folder import RunFolder, all_runs
-from core.runs.queue import needed_bytes, tickets
+from core.runs.queue import needed_bytes, taken, tickets
 
 RUNNER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -255,10 +255,10 @@ def _size(file: Path) -> int:
 
 def _device(wish: str, needs_bytes: int | None = None, preferred: str = "") -> ChosenDevice | None:
     monitor = GpuMonitor()
-    taken = {ticket.has for ticket in tickets() if ticket.has is not None}
     try:
-        reading = monitor.read()
-        return choose_device(wish, reading, os.environ, needs_bytes=needs_bytes, taken=taken, preferred=preferred)
+        return choose_device(
+            wish, monitor.read(), os.environ, needs_bytes=needs_bytes, taken=taken(tickets()), preferred=preferred
+        )
     except SftuiError:
         return None
     finally:

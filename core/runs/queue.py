@@ -63,6 +63,11 @@ def tickets() -> tuple[Ticket, ...]:
     return tuple(ticket for ticket in _read() if RunFolder(ticket.run).is_alive())
 
 
+def taken(line: Sequence[Ticket]) -> dict[str, Path]:
+    """The devices that runs have, and which one has each."""
+    return {ticket.has: ticket.run for ticket in line if ticket.has is not None}
+
+
 def place_of(run: Path, line: Sequence[Ticket]) -> Place | None:
     """Where a run stands in the line; None if it does not wait there."""
     all_waiting = [ticket for ticket in line if ticket.has is None]
@@ -70,11 +75,11 @@ def place_of(run: Path, line: Sequence[Ticket]) -> Place | None:
     if own is None:
         return None
     ahead = _rivals(own, all_waiting[: all_waiting.index(own)])
-    taken = {ticket.has: ticket.run for ticket in line if ticket.has is not None}
+    held = taken(line)
     wanted = {device for ticket in ahead for device in ticket.devices}
-    holders = [taken[device] for device in own.devices if device in taken]
+    holders = [held[device] for device in own.devices if device in held]
     before = ahead[-1].run if ahead else holders[0] if holders else None
-    is_open = tuple(device for device in own.devices if device not in taken and device not in wanted)
+    is_open = tuple(device for device in own.devices if device not in held and device not in wanted)
     return Place(len(ahead) + 1, is_open, before)
 
 
@@ -88,7 +93,7 @@ def take(run: Path, choose: Callable[[Collection[str]], str]) -> str:
     """Take the device that `choose` names, without a wait; it is told which ones other runs have. Raises OSError."""
     with _changing() as line:
         others = [ticket for ticket in line if ticket.run != run]
-        device = choose({ticket.has for ticket in others if ticket.has is not None})
+        device = choose(taken(others))
         line[:] = [*others, Ticket(run, (device,), has=device)]
     return device
 
