@@ -125,7 +125,6 @@ def load_result(
         models[result.name] = load_onto(models[BASE], result, result.name, spec, request, hear, check, notice)
         if result.kind == "adapter":
             models[BASE] = models[result.name]
-    models.update({result.name: models[BASE] for result in results if result.kind == "adapter"})
     return LoadedResult(spec, request, tokenizer, models, generation_config(first.path, base))
 
 
