@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.bench.redraw import answer
 from tests.terminal.terminal import Terminal
+from tests.training.runs import make_run
 
 KEYS = 100
 PATIENCE_SECONDS = 120.0
@@ -30,21 +31,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.environ |= {f"XDG_{kind}_HOME": f"{place}/{kind.lower()}" for kind in ("DATA", "STATE", "CACHE", "CONFIG")}
         os.environ |= {"HF_HUB_OFFLINE": "1", "TEXTUAL_ANIMATIONS": "none"}
-        from core.runs.folder import create_run
         from core.runs.launch import start_run
-        from core.spec.build import build_spec
 
         starter = Path(__file__).parents[2] / "core" / "starter"
         model, rows = sys.argv[1] if len(sys.argv) > 1 else str(starter / "model"), starter / "support.jsonl"
-        folder = create_run(
-            build_spec(
-                {"model_name_or_path": model, "datasets": [{"path": "json", "data_files": str(rows)}],
-                 "use_peft": True, "max_steps": 1_000_000, "per_device_train_batch_size": 8, "max_length": 256,
-                 "save_strategy": "no", "sftui": {"device": "cpu", "name": "bench"}}
-            )
-        )  # fmt: skip
+        folder = make_run(Path(model), rows, max_steps=1_000_000, per_device_train_batch_size=8, max_length=256)
         with Terminal("tui_app", "attach", folder.id) as terminal:
-            terminal.wait_for("bench")
+            terminal.wait_for(folder.id)
             for _ in range(30):
                 terminal.read()
             print("idle:", describe([answer(terminal, "x") for _ in range(KEYS)]))

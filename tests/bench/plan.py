@@ -17,9 +17,9 @@ from typing import Any
 
 from core.devices.gpu import GpuReading
 from core.devices.host import read_host
-from core.memory.plan import ModelFacts, make_plan
-from core.models.architecture import detect
+from core.memory.plan import make_plan
 from core.spec.build import build_spec
+from tests.training.estimated import facts_of
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama 8B": (
@@ -44,20 +44,6 @@ CHANGES: tuple[dict[str, Any], ...] = tuple(
 )
 
 
-def facts_of(model_type: str, values: dict[str, Any], folder: Path) -> ModelFacts:
-    """What is known of a model whose configuration alone is on disk, its layers traced."""
-    from transformers import CONFIG_MAPPING
-
-    from core.memory.layer_tracing import traces_of
-    from core.models.inventory import inventory_of
-
-    config = CONFIG_MAPPING[model_type](**values)
-    config.save_pretrained(folder)
-    known = detect(folder)
-    inventory, traces = inventory_of(config, known.auto_class), traces_of(config, known.auto_class, on_gpu=False)
-    return ModelFacts(folder, known, (), inventory, traces=traces)
-
-
 def main() -> None:
     """Measure and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 200
@@ -65,12 +51,17 @@ def main() -> None:
         from core.training.libraries import import_libraries
 
         import_libraries()
+        from transformers import CONFIG_MAPPING
+
         gpus, host = GpuReading((), None, None), read_host(Path(place))
         for name, (model_type, values) in MODELS.items():
             folder = Path(place) / name
-            facts = facts_of(model_type, values, folder)
+            CONFIG_MAPPING[model_type](**values).save_pretrained(folder)
+            facts = facts_of(folder)
             options = {"model_name_or_path": str(folder), "use_peft": True, "datasets": [{"path": "rows"}]}
-            make_plan(build_spec(options), facts, gpus, host)
+            for change in CHANGES:
+                # Layers are traced when they are first asked for.
+                make_plan(build_spec({**options, **change}), facts, gpus, host)
             specs, plans = [], []
             for change in itertools.islice(itertools.cycle(CHANGES), rounds):
                 began = time.perf_counter()
