@@ -1,7 +1,9 @@
 """Whether a model has room beside what is in memory already. Light."""
 
+import os
 from pathlib import Path
 
+from core.devices.choose import visible_gpus
 from core.devices.gpu import GpuMonitor
 from core.devices.host import read_host
 from core.text import human_bytes
@@ -16,8 +18,9 @@ def lack_of_room(size: int, device: str) -> str:
         free = read_host(Path("/")).memory_available_bytes
     else:
         monitor = GpuMonitor()
-        gpus = monitor.read().gpus
+        gpus = visible_gpus(monitor.read().gpus, os.environ)
         monitor.close()
+        # The process sees the one that it was given.
         free = max((gpu.free_bytes or 0 for gpu in gpus), default=0)
     if size <= free * _ROOM:
         return ""
