@@ -101,7 +101,6 @@ class RunsScreen(ChosenRunKeys):
 
     def on_mount(self) -> None:
         """Begin to follow the runs and the machine."""
-        self.table.focus()
         self.watch(self.app, "devices_read", self._show_machine)
         # The first frame comes before the first reading, and before the import of what reads.
         self.call_after_refresh(self._follow)
