@@ -107,7 +107,7 @@ def _tell_steps() -> "Callable[[ExportProgress], None]":
 
 def _chat(options: argparse.Namespace) -> int:
     from core.results.asking import ResultDesk, Sampling
-    from core.results.result import find_result
+    from core.results.result import find_result, last_result
     from core.runs.folder import find_run
     from core.runs.launch import WarmRunner
 
@@ -119,14 +119,15 @@ def _chat(options: argparse.Namespace) -> int:
     if options.beside_checkpoint is not None and options.beside is None:
         raise SftuiError("Wrong use", "--beside-checkpoint is one of the run that --beside names.")
     result = find_result(find_run(options.run), options.checkpoint)
-    other = find_run(options.beside) if options.beside is not None else None
+    # Said before a model is loaded.
+    other = last_result(find_run(options.beside), options.beside_checkpoint) if options.beside is not None else None
     desk = ResultDesk(WarmRunner.start(options.device or _wish(result.run)))
     try:
         opened = desk.open(result.run, options.checkpoint, _tell_phases(), device=options.device)
         _introduce(opened, result.run.id)
         results: tuple[str, ...] = (result.name,)
         if other is not None:
-            opened = desk.add(other, options.beside_checkpoint, _tell_phases())
+            opened = desk.add(other.run, options.beside_checkpoint, _tell_phases())
             results = (result.name, opened.sides[-1])
             _introduce(opened, f"{result.run.id} and {opened.sides[-1]}")
         chat = _Chat(desk, opened, results, sampling, options.system)

@@ -15,7 +15,7 @@ from core.results import another, generating, measuring
 from core.results.asking import HeldOutPrompt, Measured, MeasureProgress, Opened, Phase, Sampling
 from core.results.held_out import held_out_data, prompts_of, speaks_turns, without_data
 from core.results.loaded import LoadedResult, load_result
-from core.results.result import Result, choices, find_result, last_result
+from core.results.result import choices, find_result, last_result
 from core.runs.folder import RunFolder
 from core.text import safe
 
@@ -54,7 +54,7 @@ def open_result(question: Mapping[str, Any], say: Say, is_over: IsOver) -> dict[
     run = RunFolder(Path(question["of"]))
     notices: list[tuple[str, str]] = []
     hear, check = _phases(say), _checks(is_over)
-    first = _wanted(run, question["step"], question.get("all"))
+    first = (last_result if question.get("all") else find_result)(run, question["step"])
     adapters = [one for one in choices(run) if one != first and one.kind == "adapter"]
     others = tuple(adapters[:_MOST_OTHERS]) if question.get("all") else ()
     loaded = load_result(
@@ -98,7 +98,7 @@ def add_result(question: Mapping[str, Any], say: Say, is_over: IsOver) -> dict[s
     global _open  # noqa: PLW0603 - as above
     desk = _desk()
     run = RunFolder(Path(question["of"]))
-    result = _wanted(run, question["step"], True)
+    result = last_result(run, question["step"])
     sides = desk.opened.sides
     if another.side_of(result) in sides or (run.path == desk.run.path and result.name in sides):
         raise SftuiError("It is there already", f"{safe(another.side_of(result))} can be asked already.")
@@ -176,10 +176,6 @@ def _measured(
         loss = measuring.measure_loss(model, rows, tell("perplexity"), is_over)
         answers = measuring.measure_answers(model, loaded.tokenizer, prompts, tell("answers"), is_over)
     return measuring.measured(loss, answers, whole=loss[0] == len(rows) and answers[0] == len(prompts))
-
-
-def _wanted(run: RunFolder, step: int | None, any_will_do: object) -> Result:
-    return last_result(run) if step is None and any_will_do else find_result(run, step)
 
 
 def _phases(say: Say) -> Callable[[str, int, int], None]:

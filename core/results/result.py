@@ -46,10 +46,10 @@ def find_result(run: RunFolder, step: int | None = None) -> Result:
     raise _no_result(run)
 
 
-def last_result(run: RunFolder) -> Result:
-    """The result of a run; its last checkpoint where it has none. Raises SftuiError where there is neither."""
-    left = choices(run)
-    return left[0] if left else find_result(run)
+def last_result(run: RunFolder, step: int | None = None) -> Result:
+    """As `find_result`, but the last checkpoint stands in for a result that was never made. Raises SftuiError."""
+    left = choices(run) if step is None else ()
+    return left[0] if left else find_result(run, step)
 
 
 def choices(run: RunFolder) -> tuple[Result, ...]:

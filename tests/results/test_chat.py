@@ -233,8 +233,10 @@ def test_what_cannot_be_asked_is_said_before_anything_is_loaded(qlora: RunFolder
         (["--json"], "--json answers one prompt"),
         (["--checkpoint", "7"], "none of step 7"),
         (["--beside", "nowhere"], "nowhere"),
+        (["--beside", str(qlora.path), "--beside-checkpoint", "7"], "none of step 7"),
     ):
         command = [sys.executable, "-m", "core.cli", "chat", str(qlora.path), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2
         assert words in done.stderr
+        assert "…" not in done.stderr, "nothing was loaded"
