@@ -160,6 +160,8 @@ class DraftingApp(App[int]):
         """Read the model again if it is the draft's."""
         if self.draft is not None and message.name == self.draft.model_key[0]:
             self.draft = self.draft.with_model(None)
+            # What is being read already may have been read before the change.
+            self._read_model(self.draft)
 
     def on_data_moved(self, message: messages.DataMoved) -> None:
         """Show how far the pass is."""

@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from textual.pilot import Pilot
 
 from core.models import blobs, download
+from core.models.remote_code import CodeNotHereError
 from core.paths import config_home
 from tests.hub_server import Hub, Repository, running_hub
 from tests.tui.setup_helpers import make_model, opened, seen, sees, told, types, wait_for
+from tui_app import reading
+from tui_app.draft import Draft
+from tui_app.messages import ModelRead
+from tui_app.reading import read_model
 from tui_app.widgets.hub_list import HubList
 
 pytest_plugins = ["tests.tui.setup_helpers"]
@@ -75,6 +81,30 @@ async def test_a_model_is_downloaded_refused_allowed_and_then_fetched_with_its_c
         assert all(f"/{commit}/" in request.path for request in hub.asked(".py"))
         assert hub.served["layers.py"] == len(PYTHON["layers.py"])
         assert "import evil" not in (app.known.model.folder / "modeling_own.py").read_text()  # type: ignore[union-attr]
+
+
+async def test_what_was_read_while_the_code_was_on_its_way_is_read_again_when_it_is_here(
+    hub: Hub, own: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_read, may_tell = Event(), Event()
+
+    def tell_late(draft: Draft) -> ModelRead:
+        found = read_model(draft)
+        if isinstance(found.problem, CodeNotHereError):
+            has_read.set()
+            may_tell.wait(60)
+        return found
+
+    async with opened("model") as (app, pilot):
+        await downloaded_and_refused(pilot)
+        monkeypatch.setattr(reading, "read_model", tell_late)
+        hub.hold("layers.py", 1)
+        await allowed(pilot)
+        await wait_for(pilot, has_read.is_set)
+        hub.released.set()
+        await wait_for(pilot, lambda: app.download is not None and app.download.phase == "done")
+        may_tell.set()
+        await wait_for(pilot, lambda: app.known.model is not None)
 
 
 async def test_code_that_cannot_be_fetched_now_is_fetched_with_enter_later(hub: Hub, own: Repository) -> None:
