@@ -83,8 +83,9 @@ async def test_a_model_is_downloaded_refused_allowed_and_then_fetched_with_its_c
         assert "import evil" not in (app.known.model.folder / "modeling_own.py").read_text()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("by_folder", [False, True])
 async def test_what_was_read_while_the_code_was_on_its_way_is_read_again_when_it_is_here(
-    hub: Hub, own: Repository, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, own: Repository, monkeypatch: pytest.MonkeyPatch, by_folder: bool
 ) -> None:
     has_read, may_tell = Event(), Event()
 
@@ -95,8 +96,9 @@ async def test_what_was_read_while_the_code_was_on_its_way_is_read_again_when_it
             may_tell.wait(60)
         return found
 
-    async with opened("model") as (app, pilot):
-        await downloaded_and_refused(pilot)
+    folder = download.Download("org/own").run()
+    async with opened("model", {"model_name_or_path": str(folder) if by_folder else "org/own"}) as (app, pilot):
+        await sees(pilot, "This model runs its own code")
         monkeypatch.setattr(reading, "read_model", tell_late)
         hub.hold("layers.py", 1)
         await allowed(pilot)

@@ -147,8 +147,8 @@ class ModelScreen(SetupScreen):
         if state is not None and state.phase == "done":
             self._asked = Asked()
             self.finder.local.find()
-            missing = self._missing_code
-            if missing is not None and missing.repository == state.model_id != self.chosen:
+            if self.draft.model is None and state.model_id != self.chosen:
+                # A folder of the cache may have got what it lacked, also since a reading that is under way.
                 self.post_message(ModelChanged(self.chosen))
         if self.is_current:
             self._show_card()
