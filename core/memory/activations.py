@@ -61,6 +61,11 @@ class Step:
         """Of the micro-batch."""
         return self.shape.rows * self.shape.tokens
 
+    @property
+    def in_adapters(self) -> int:
+        """Bytes of an element of what adapters compute with: autocast goes down to 16 bits, and PEFT to theirs."""
+        return min(self.element, self.adapter_element)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
@@ -258,14 +263,14 @@ def _linear_inputs(body: _Body, step: Step, names: frozenset[str]) -> int:
             continue
         if linear.name not in names:
             continue
-        total += linear.count * tokens * step.rank * element
+        total += linear.count * tokens * step.rank * step.in_adapters
         if step.dropout > 0:
             # Each layer drops out for itself: what is left, and what was dropped.
             mask = 1 if step.on_gpu else step.adapter_element
-            total += wide * (element + mask)
+            total += wide * (step.in_adapters + mask)
         elif step.adapter_element != element:
             # What goes into an adapter of another type is cast for each of them.
-            total += wide * element
+            total += wide * step.in_adapters
         elif (linear.parent, linear.inputs) not in seen:
             total += wide * element
         seen.add((linear.parent, linear.inputs))
@@ -389,7 +394,7 @@ def table_gradients(weights: ModelWeights, sizes: ModelSizes, step: Step) -> int
 
 def cast_adapters(adapted: Collection[Adapted], step: Step) -> int:
     """Float32 adapters are cast once a forward pass to what is computed in."""
-    if step.trains_all or step.adapter_element == step.element:
+    if step.trains_all or step.adapter_element <= step.element:
         return 0
     return step.element * sum(len(one.names) * step.rank * sum(one.per_rank) for one in adapted)
 

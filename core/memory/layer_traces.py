@@ -20,10 +20,10 @@ from core.paths import write_atomically
 
 AttentionKind = Literal["eager", "fused", "masked"]
 """Scores written out, a fused kernel, or a fused kernel that is given a mask."""
-Trained = Literal["adapters", "adapters on 4 bit", "adapters on experts", "all"]
+Trained = Literal["adapters", "adapters on 4 bit", "adapters on 8 bit", "adapters on experts", "all"]
 
 # What an older sftui wrote is never read.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,13 @@ class LayerTraces:
 
     def find(self, attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool) -> ModelTrace | None:
         """The step under these conditions."""
-        found = self.by_condition.get(condition(attention, trained, bits=bits, on_gpu=on_gpu))
-        if found is None and trained != "all":
-            # Those of a special kind are traced only where they differ.
-            return self.by_condition.get(condition(attention, "adapters", bits=bits, on_gpu=on_gpu))
-        return found
+        # Those of a special kind are traced only where they differ.
+        alike = {"adapters on 8 bit": ("adapters on 4 bit", "adapters"), "all": ()}.get(trained, ("adapters",))
+        for kind in (trained, *alike):
+            found = self.by_condition.get(condition(attention, kind, bits=bits, on_gpu=on_gpu))
+            if found is not None:
+                return found
+        return None
 
     def joined(self, other: "LayerTraces") -> "LayerTraces":
         """What either was traced for."""
@@ -137,7 +139,7 @@ class LayerTraces:
             raise ValueError(f"no traces: {error}") from error
 
 
-def condition(attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool) -> str:
+def condition(attention: AttentionKind, trained: str, *, bits: int, on_gpu: bool) -> str:
     """The name of a set of conditions; `bits` are those of what is computed in, 16 or 32."""
     return f"{attention}, {trained}, {bits}, {_device(on_gpu)}"
 

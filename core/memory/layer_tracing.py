@@ -33,7 +33,7 @@ from core.memory.layer_traces import (
 )
 from core.memory.quick_fake import QuickFakeMode
 from core.memory.simulated_gpu import AsOnGpu, replaced
-from core.memory.simulated_memory import MemoryCount
+from core.memory.simulated_memory import MemoryCount, in_8_bit_product
 from core.memory.simulated_model import materialize
 from core.memory.weights import starred
 from core.models.architecture import AutoClass
@@ -73,7 +73,7 @@ def traces_of(config: Any, auto_class: AutoClass, *, on_gpu: bool, trusted: bool
                 with _other_attention_may_do():
                     model = _Layers(config, auto_class, _DTYPES[bits], implementation, trusted)
                     for attention in attentions:
-                        for trained in _kinds_of_training(model, bits):
+                        for trained in _kinds_of_training(model, bits, on_gpu=on_gpu):
                             name = condition(attention, trained, bits=bits, on_gpu=on_gpu)
                             found[name] = _trace(model, attention, trained, on_gpu=on_gpu)
     return LayerTraces(found, frozenset({"gpu" if on_gpu else "cpu"}))
@@ -88,11 +88,13 @@ def _other_attention_may_do() -> Iterator[None]:
         traceback.print_exception(error)
 
 
-def _kinds_of_training(model: "_Layers", bits: int) -> Iterator[Trained]:
+def _kinds_of_training(model: "_Layers", bits: int, *, on_gpu: bool) -> Iterator[Trained]:
     yield "all"
     yield "adapters"
     if bits == 16:
         yield "adapters on 4 bit"
+    if on_gpu:
+        yield "adapters on 8 bit"
     if any(parameter.ndim == 3 for parameter in model.model.parameters()):
         yield "adapters on experts"
 
@@ -188,7 +190,8 @@ class _Pass(MemoryCount):
         for parameter in model.model.parameters():
             # What PEFT puts in an expert's place needs a gradient as much as the expert itself would.
             parameter.requires_grad = trained == "all" or (trained == "adapters on experts" and parameter.ndim == 3)
-        self._on_4_bit = trained == "adapters on 4 bit"
+        self._on_8_bit = trained == "adapters on 8 bit"
+        self._on_quantized = self._on_8_bit or trained == "adapters on 4 bit"
         self._with_adapters = backwards and trained != "all"
         self._backwards = backwards
         self.inside = 0
@@ -262,7 +265,7 @@ class _Pass(MemoryCount):
     def _adapter(self, module: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
         outputs, inputs = module.weight.shape if isinstance(module, nn.Linear) else module.weight.shape[::-1]
         # TRL makes adapters of quantized layers bfloat16.
-        dtype = module.weight.dtype if self._on_4_bit else torch.float32
+        dtype = module.weight.dtype if self._on_quantized else torch.float32
         matrices = (
             nn.Parameter(torch.empty((_RANK, inputs), dtype=dtype)),
             nn.Parameter(torch.empty((outputs, _RANK), dtype=dtype)),
@@ -274,11 +277,11 @@ class _Pass(MemoryCount):
 
     def _answer(self, module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         """What a linear layer answers in the run, with its adapter where there is one."""
-        if self._on_4_bit:
-            # It answers in the type of what it is given, and unpacks its weight each time.
+        if self._on_quantized:
+            # It answers in the type of what it is given, and unpacks its weight: in 8 bits only to go backwards.
             output = output.to(given[0].dtype)
             weight = module.weight.numel() * module.weight.element_size()
-            self.pass_through(weight)
+            self.pass_through(*(in_8_bit_product(given[0], output) if self._on_8_bit else (weight,)))
             if output.requires_grad:
                 size = given[0].numel() * module.weight.element_size()
                 output.register_hook(lambda _gradient: self.pass_through(weight, size))

@@ -25,7 +25,7 @@ from core.memory.batch_shape import BatchShape
 from core.memory.optimizer_state import Trained, optimizer_state
 from core.memory.quick_fake import QuickFakeMode
 from core.memory.simulated import Simulation, SimulationTask, cached_simulation, keep_simulation, refuse
-from core.memory.simulated_gpu import AsOnGpu, replaced, trl_as_on_gpu
+from core.memory.simulated_gpu import AsOnGpu, bitsandbytes_as_on_gpu, replaced, trl_as_on_gpu
 from core.memory.simulated_memory import MemoryCount
 from core.memory.simulated_model import constants, materialize, meta_model
 from core.models.architecture import detect
@@ -80,6 +80,7 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
         stack.enter_context(replaced(transformers.masking_utils, "is_tracing", lambda _tensor=None: False))
         if on_gpu:
             stack.enter_context(trl_as_on_gpu())
+            stack.enter_context(bitsandbytes_as_on_gpu())
         stack.enter_context(QuickFakeMode())
         materialize(model, double_quant=spec.use_bnb_nested_quant)
         for tensor in (*model.parameters(), *model.buffers(), *constants(model)):

@@ -72,8 +72,6 @@ def why_not_simulated(spec: RunSpec, architecture: Architecture, shape: BatchSha
     padded = not shape.packed and shape.real_tokens != shape.rows * shape.tokens
     if architecture.stored_quantization is not None:
         return "checkpoints that are stored quantized are not simulated"
-    if spec.load_in_8bit:
-        return "8-bit layers are not simulated"
     if spec.use_peft and spec.sftui.start_from_adapter is not None:
         return "an adapter to start from is not simulated"
     if spec.use_dora and spec.quantization != "none":

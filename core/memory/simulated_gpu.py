@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import bitsandbytes
 import torch
 import trl.kernels.chunked_logprob as trl_kernels
 import trl.trainer.utils as trl_utils
+from bitsandbytes.autograd._functions import MatMul8bitLt
 from torch.overrides import TorchFunctionMode
 
 _FLOAT32_OPERATIONS = frozenset(
@@ -114,6 +116,17 @@ def trl_as_on_gpu() -> Iterator[None]:
         replaced(trl_kernels, "_backward_tile", nothing),
         replaced(trl_kernels, "_addmm_fp32", nothing),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def bitsandbytes_as_on_gpu() -> Iterator[None]:
+    """Let 8-bit layers be computed with in 8 bits, which they are not on a CPU while they are trained beside."""
+
+    def product(inputs: torch.Tensor, weight: torch.Tensor, *, bias: torch.Tensor | None, state: Any) -> Any:
+        return MatMul8bitLt.apply(inputs, weight, None, bias, state)
+
+    with replaced(bitsandbytes, "matmul", product):
         yield
 
 

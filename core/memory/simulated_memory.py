@@ -13,6 +13,7 @@ from core.memory.allocator_model import AllocatorModel, Block, HostAllocator
 Part = Literal["fixed", "batch", "body", "head", "optimizer"]
 
 _aten = torch.ops.aten
+_bitsandbytes = torch.ops.bitsandbytes
 _ASKS_FOR_A_VALUE = (_aten._local_scalar_dense.default, _aten.is_nonzero.default, _aten.equal.default)
 _ASKS_FOR_THE_DEVICE = torch.ops.prim.device.default
 _INDEX_BYTES = 8
@@ -95,13 +96,34 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
             # Torch computes experts in other types too, and tells the shape of what comes out in this one only.
             told = [tensor.to(torch.bfloat16) for tensor in arguments[:2]]
             return function(*told, *arguments[2:], **keywords).to(arguments[0].dtype)
-        if function is torch.ops.bitsandbytes.gemm_4bit.default:
+        if function is _bitsandbytes.gemm_4bit.default:
             # The weight in 16 bits and its constants unpacked live inside only.
             inputs, _, shape = arguments[:3]
             inner = keywords.get("absmax_8bit")
             scales = [4 * inner.numel()] * 2 if inner is not None else []
             self.pass_through(*scales, shape[0] * shape[1] * inputs.element_size())
+        if function is _bitsandbytes.int8_vectorwise_quant.default:
+            return self._in_8_bit(arguments[0])
+        if function is _bitsandbytes.int8_mixed_scaled_mm.default:
+            return self._product(arguments[0], outputs=arguments[2].shape[0])
         return function(*arguments, **keywords)
+
+    def _in_8_bit(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A matrix in 8 bits, a scale for each row, and which columns stay as they are, which no size tells: none."""
+        scales = inputs.new_empty(inputs.shape[0], dtype=torch.float32)
+        made = inputs.new_empty(inputs.shape, dtype=torch.int8), scales, inputs.new_empty(0, dtype=torch.long)
+        for tensor in made:
+            self.take(tensor)
+        # How large each element is, and whether that is too large.
+        self.pass_through(inputs.numel() * inputs.element_size(), inputs.numel())
+        return made
+
+    def _product(self, inputs: torch.Tensor, *, outputs: int) -> tuple[torch.Tensor, ...]:
+        """The product of what is in 8 bits, and of what stays as it is."""
+        product = inputs.new_empty((inputs.shape[0], outputs))
+        self.take(product)
+        self.pass_through(*_in_8_bit_sums(product))
+        return product, inputs.new_empty(0)
 
     def _index(self, values: torch.Tensor, indices: list[torch.Tensor | None]) -> torch.Tensor:
         """What a mask over the first dimensions selects."""
@@ -118,6 +140,18 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
     def _look(self) -> None:
         if self.allocator.allocated > sum(self.at_peak.values()):
             self.at_peak = Counter(self.live)
+
+
+def in_8_bit_product(inputs: torch.Tensor, output: torch.Tensor) -> tuple[int, ...]:
+    """Bytes that an 8-bit layer holds inside at most on a GPU while its output is there: see bitsandbytes 0.50."""
+    # What comes in is made float16 and then 8 bits wide, with two more to find what is too large.
+    before = (2 + 1 + 2 + 1) * inputs.numel() - output.numel() * output.element_size()
+    return max((before,), (inputs.numel(), *_in_8_bit_sums(output)), key=sum)
+
+
+def _in_8_bit_sums(product: torch.Tensor) -> tuple[int, ...]:
+    """Bytes of the sums in 32 bits, and in float16 if that is not what comes out."""
+    return (4 * product.numel(), 0 if product.dtype == torch.float16 else 2 * product.numel())
 
 
 def _is_mask(index: Any) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 import transformers
 from bitsandbytes.functional import QuantState
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from core.models.adapters import attach_adapters, freeze_towers, keep_trained_weights_in_float32
 from core.models.inventory import float32_names
@@ -24,7 +25,7 @@ _NESTED_BLOCK = 256
 
 
 def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], AbstractContextManager[Any]]) -> Any:
-    """The base model with its 4-bit layers and its adapters on the meta device, as SFTTrainer gets it and changes it.
+    """The base model with its quantized layers and its adapters on the meta device, as SFTTrainer gets it and changes it.
 
     A backward pass runs without the modes that are on around it: with checkpointing, `again` brings them back where
     layers are computed again. Raises what building the model raises.
@@ -44,9 +45,10 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
         )
         _keep_in_float32(model, dtype)
         if quantization is not None:
-            quantizer = Bnb4BitHfQuantizer(quantization, pre_quantized=False)
-            quantizer.preprocess_model(model=model, device_map={"": "cpu"})
-            model.is_loaded_in_4bit = True
+            kind = Bnb4BitHfQuantizer if spec.load_in_4bit else Bnb8BitHfQuantizer
+            kind(quantization, pre_quantized=False).preprocess_model(model=model, device_map={"": "cpu"})
+            # PEFT asks for one of these.
+            model.is_loaded_in_4bit, model.is_loaded_in_8bit = spec.load_in_4bit, spec.load_in_8bit
             mend_quantized_layers(model)
         if spec.use_peft:
             # What they start from changes numbers, and none of their sizes.
@@ -78,6 +80,8 @@ def materialize(model: Any, *, double_quant: bool) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             made[id(module.weight)] = module.weight, _packed(module, double_quant)
+        elif isinstance(module, Linear8bitLt):
+            made[id(module.weight)] = module.weight, _in_8_bit(module)
         _fill(module._parameters, made)
         _fill(module._buffers, made)
 
@@ -120,6 +124,15 @@ def _packed(layer: Linear4bit, double_quant: bool) -> nn.Parameter:
     return packed
 
 
+def _in_8_bit(layer: Linear8bitLt) -> nn.Parameter:
+    """The weight of an 8-bit layer, which its state holds with its constants, as after the first forward pass."""
+    weight = torch.empty((layer.out_features, layer.in_features), dtype=torch.int8)
+    layer.state.CB, layer.state.SCB = weight, torch.empty(layer.out_features)
+    packed = nn.Parameter(weight, requires_grad=False)
+    packed.CB = packed.SCB = None
+    return packed
+
+
 def constants(model: Any) -> list[torch.Tensor]:
     """The quantization constants of all layers."""
     found = []
@@ -128,6 +141,9 @@ def constants(model: Any) -> list[torch.Tensor]:
             state, nested = module.weight.quant_state, module.weight.quant_state.state2
             found += [state.absmax, state.code]
             found += [state.offset, nested.absmax, nested.code] if nested is not None else []
+        elif isinstance(module, Linear8bitLt):
+            # bitsandbytes moves them to the state at the first forward pass.
+            found.append(module.weight.SCB if module.state.SCB is None else module.state.SCB)
     return found
 
 

@@ -24,9 +24,8 @@ def traced_step(
     """What a step holds at most; None where this kind of step was not traced."""
     experts = [one for one in adapted if one.by_weight and one.weight.is_fused_experts]
     trained: Trained = "all" if step.trains_all else "adapters on experts" if experts else "adapters"
-    in_4_bit = quantization in ("nf4", "fp4")
-    if trained == "adapters" and in_4_bit:
-        trained = "adapters on 4 bit"
+    if trained == "adapters" and quantization != "none":
+        trained = "adapters on 8 bit" if quantization == "int8" else "adapters on 4 bit"
     element = step.element
     trace = traces.find(_kind_of_attention(step), trained, bits=8 * element, on_gpu=step.on_gpu)
     if trace is None:
@@ -38,7 +37,7 @@ def traced_step(
     summed = sum(one.weight.elements for one in experts) * element
 
     def layer(kind: LayerKind) -> tuple[float, float]:
-        kept = kind.kept.of(rows, tokens) + _added(kind, shares, step, quantization) + summed
+        kept = kind.kept.of(rows, tokens) + _added(kind, shares, step) + summed
         return kept, kind.beyond.of(rows, tokens) - _gone_early(kind, shares, step)
 
     stream = trace.stream * rows * tokens
@@ -109,21 +108,19 @@ def _shares(trace: ModelTrace, adapted: Mapping[str, int]) -> Mapping[str, float
     return {name: min(1.0, count / total[name]) for name, count in adapted.items() if name in total}
 
 
-def _added(kind: LayerKind, shares: Mapping[str, float], step: Step, quantization: Quantization) -> float:
-    """Bytes that adapters and 8-bit layers keep in one layer."""
-    element = step.element
+def _added(kind: LayerKind, shares: Mapping[str, float], step: Step) -> float:
+    """Bytes that adapters keep in one layer."""
+    element = step.in_adapters
     kept = 0.0
     shared: dict[int, float] = {}
     for one in kind.inputs:
         share = shares.get(one.name, 0.0)
-        if quantization == "int8":
-            _share(shared, one, 1.0)
         if not share:
             continue
         if step.dropout > 0:
             # Each layer drops out for itself: what is left, and what was dropped.
             kept += share * one.width * (element + _mask(one, step))
-        elif step.adapter_element == element == one.element_bytes:
+        elif step.adapter_element == step.element == one.element_bytes:
             _share(shared, one, share)
         else:
             # What goes into an adapter of another type is cast for each of them.

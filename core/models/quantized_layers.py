@@ -8,20 +8,27 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
 
 def mend_quantized_layers(model: Any) -> None:
-    """Let the model's 4-bit layers keep their gradients on a CPU, and its 8-bit layers take any number of dimensions.
+    """Let 4-bit layers keep their gradients on a CPU, and 8-bit layers keep no inputs, of whatever shape those are.
 
     On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a 4-bit layer at its first forward pass in evaluation mode and
     never unpacks it for training: from then on its backward pass is skipped, with a warning in the log and wrong
-    gradients. Its 8-bit product in evaluation mode fails on inputs of four dimensions, as DeepSeek's attention has.
+    gradients. Its 8-bit product in evaluation mode fails on inputs of four dimensions, as DeepSeek's attention has; and
+    in training it holds on to its input beside autograd, where checkpointing does not reach: a model with 8-bit layers
+    keeps as much as that of every layer, for the gradient of a weight that has none.
     """
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
         elif isinstance(module, Linear8bitLt):
-            module.forward = partial(_in_three_dimensions, module.forward)
+            module.forward = partial(_without_input, module.forward)
 
 
-def _in_three_dimensions(forward: Any, inputs: torch.Tensor) -> torch.Tensor:
-    if inputs.ndim <= 3:
-        return forward(inputs)
-    return forward(inputs.flatten(0, -3)).unflatten(0, inputs.shape[:-2])
+def _without_input(forward: Any, inputs: torch.Tensor) -> torch.Tensor:
+    output = forward(inputs if inputs.ndim <= 3 else inputs.flatten(0, -3))
+    node = output.grad_fn
+    # As the product for a GPU calls it, and the one for a CPU.
+    if hasattr(node, "tensors"):
+        node.tensors = None, None, None
+    elif hasattr(node, "A"):
+        node.A = None
+    return output if inputs.ndim <= 3 else output.unflatten(0, inputs.shape[:-2])

@@ -1,6 +1,7 @@
 """Importing torch and its kin, without letting any of them fetch code."""
 
 import contextlib
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ def _import_bitsandbytes() -> None:
     sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
         import bitsandbytes  # noqa: F401
+
+        # It would say of every 8-bit layer at every pass that bfloat16 becomes float16 inside: gigabytes of log.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     finally:
         del sys.modules["kernels"]
         if hidden is not None:
