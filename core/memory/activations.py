@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from core.memory.adapters import Adapted
 from core.memory.batch_shape import BatchShape
+from core.memory.dora import dora_kept, dora_working
 from core.memory.weights import ModelWeights, WeightGroup, starred
 from core.models.architecture import Architecture
 from core.models.precision import DTYPE_BYTES
@@ -48,6 +49,7 @@ class Step:
     adapter_element: int
     """Bytes of an element of an adapter."""
     quantized: bool
+    dora: bool
     on_gpu: bool
     all_logits: bool = False
     """Whether the loss is computed from all logits at once, and not by TRL's fused head."""
@@ -174,6 +176,7 @@ def step_for(spec: RunSpec, dtype: str, attention: str, shape: BatchShape, *, on
         dropout=spec.lora_dropout,
         adapter_element=cast or 4,
         quantized=spec.quantization != "none",
+        dora=spec.use_peft and spec.use_dora,
         on_gpu=on_gpu,
     )
 
@@ -263,6 +266,8 @@ def _linear_inputs(body: _Body, step: Step, names: frozenset[str]) -> int:
             continue
         if linear.name not in names:
             continue
+        if step.dora:
+            total += linear.count * dora_kept(step, linear.inputs, linear.outputs, wants_gradient=True)
         total += linear.count * tokens * step.rank * step.in_adapters
         if step.dropout > 0:
             # Each layer drops out for itself: what is left, and what was dropped.
@@ -350,6 +355,10 @@ def _backward(body: _Body, sizes: ModelSizes, step: Step, names: frozenset[str])
         # The gradient of the scores goes through the softmax in float32.
         gradients = max(gradients, _scores(sizes, step) * 4)
     unpacked = largest * element if step.quantized else 0
+    if step.dora:
+        # Rather while it goes forwards, which is when a layer is computed again too.
+        sides = [(one.inputs, one.outputs) for one in body.linears if one.name in names]
+        unpacked = max([unpacked, *(dora_working(step, *one) - gradients for one in sides)])
     return gradients + max(unpacked, experts * element)
 
 

@@ -27,7 +27,7 @@ from core.memory.quick_fake import QuickFakeMode
 from core.memory.simulated import Simulation, SimulationTask, cached_simulation, keep_simulation, refuse
 from core.memory.simulated_gpu import AsOnGpu, bitsandbytes_as_on_gpu, replaced, trl_as_on_gpu
 from core.memory.simulated_memory import MemoryCount
-from core.memory.simulated_model import constants, materialize, meta_model
+from core.memory.simulated_model import constants, materialize, meta_model, weights_unpacked_by_size
 from core.models.architecture import detect
 from core.models.loading import LoadRequest
 from core.spec.run_spec import RunSpec
@@ -81,6 +81,7 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
         if on_gpu:
             stack.enter_context(trl_as_on_gpu())
             stack.enter_context(bitsandbytes_as_on_gpu())
+        stack.enter_context(weights_unpacked_by_size())
         stack.enter_context(QuickFakeMode())
         materialize(model, double_quant=spec.use_bnb_nested_quant)
         for tensor in (*model.parameters(), *model.buffers(), *constants(model)):

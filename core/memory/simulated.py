@@ -74,8 +74,6 @@ def why_not_simulated(spec: RunSpec, architecture: Architecture, shape: BatchSha
         return "checkpoints that are stored quantized are not simulated"
     if spec.use_peft and spec.sftui.start_from_adapter is not None:
         return "an adapter to start from is not simulated"
-    if spec.use_dora and spec.quantization != "none":
-        return "DoRA on quantized layers is not simulated"
     if "flash" in attention and padded and shape.rows > 1:
         return f"{attention} takes the padding out of a batch first, which is not simulated"
     if attention not in ("", "eager", "sdpa") and "flash" not in attention:

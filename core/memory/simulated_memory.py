@@ -106,6 +106,9 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
             return self._in_8_bit(arguments[0])
         if function is _bitsandbytes.int8_mixed_scaled_mm.default:
             return self._product(arguments[0], outputs=arguments[2].shape[0])
+        if function is _bitsandbytes.int8_vectorwise_dequant.default:
+            # Before the last factor.
+            self.pass_through(4 * arguments[0].numel())
         return function(*arguments, **keywords)
 
     def _in_8_bit(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -3,18 +3,20 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+import peft.tuners.lora.dora
 import torch
 import transformers
-from bitsandbytes.functional import QuantState
+from bitsandbytes.functional import QuantState, dequantize_4bit, int8_vectorwise_dequant
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
+from core.memory.simulated_gpu import replaced
 from core.models.adapters import attach_adapters, freeze_towers, keep_trained_weights_in_float32
 from core.models.inventory import float32_names
 from core.models.loading import LoadRequest, model_config, quantization_config, skipped_modules, trusts_own_code
@@ -53,7 +55,8 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
         if spec.use_peft:
             # What they start from changes numbers, and none of their sizes.
             first = spec.sftui.model_copy(update={"init_lora_weights": "default"})
-            model = attach_adapters(model, spec.model_copy(update={"sftui": first}))
+            with weights_unpacked_by_size():
+                model = attach_adapters(model, spec.model_copy(update={"sftui": first}))
         else:
             freeze_towers(model, spec)
     if quantization is not None:
@@ -131,6 +134,24 @@ def _in_8_bit(layer: Linear8bitLt) -> nn.Parameter:
     packed = nn.Parameter(weight, requires_grad=False)
     packed.CB = packed.SCB = None
     return packed
+
+
+@contextlib.contextmanager
+def weights_unpacked_by_size() -> Iterator[None]:
+    """Let DoRA, which asks for the weights of quantized layers, have as much without bitsandbytes' own classes."""
+
+    def unpacked(layer: nn.Module) -> torch.Tensor:
+        if not isinstance(layer, Linear4bit | Linear8bitLt):
+            return layer.weight
+        if layer.weight.is_meta:
+            dtype = layer.compute_dtype if isinstance(layer, Linear4bit) else torch.float32
+            return torch.empty((layer.out_features, layer.in_features), dtype=dtype, device="meta")
+        if isinstance(layer, Linear4bit):
+            return dequantize_4bit(layer.weight, layer.quant_state)
+        return int8_vectorwise_dequant(layer.weight, layer.state.SCB)
+
+    with replaced(peft.tuners.lora.dora, "dequantize_module_weight", unpacked):
+        yield
 
 
 def constants(model: Any) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 from core.memory.activations import ModelSizes, Step, StepBytes, cast_adapters, head_bytes, table_gradients
 from core.memory.adapters import Adapted
+from core.memory.dora import dora_kept, dora_working
 from core.memory.estimate import Quantization
 from core.memory.layer_traces import AttentionKind, Input, LayerKind, LayerTraces, ModelTrace, Trained
 from core.memory.weights import ModelWeights, starred
@@ -33,12 +34,18 @@ def traced_step(
     shape = step.shape
     rows, tokens = (1, shape.rows * shape.tokens) if shape.packed else (shape.rows, shape.tokens)
     shares = _shares(trace, _counts(adapted))
+    sides = {starred(next(iter(one.names))): one.per_rank for one in adapted} if step.dora else {}
     # PEFT adds what it has learnt to the experts' weights, and keeps the sum.
     summed = sum(one.weight.elements for one in experts) * element
 
     def layer(kind: LayerKind) -> tuple[float, float]:
         kept = kind.kept.of(rows, tokens) + _added(kind, shares, step) + summed
-        return kept, kind.beyond.of(rows, tokens) - _gone_early(kind, shares, step)
+        beyond = kind.beyond.of(rows, tokens) - _gone_early(kind, shares, step)
+        for one in kind.inputs:
+            if one.name in sides:
+                kept += shares[one.name] * dora_kept(step, *sides[one.name], wants_gradient=one.wants_gradient)
+                beyond = max(beyond, dora_working(step, *sides[one.name]))
+        return kept, beyond
 
     stream = trace.stream * rows * tokens
     around, inside = trace.around.of(rows, tokens), trace.inside.of(rows, tokens)
