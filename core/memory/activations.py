@@ -17,6 +17,7 @@ from core.memory.weights import ModelWeights, WeightGroup, starred
 from core.models.architecture import Architecture
 from core.models.precision import DTYPE_BYTES
 from core.spec.run_spec import RunSpec
+from core.spec.trl_arguments import OFFLOADING
 
 _LAYER = re.compile(r"\.\d+\.")
 _ATTENTION = re.compile(r"att[en]|\.mixer\.", re.IGNORECASE)
@@ -51,6 +52,8 @@ class Step:
     quantized: bool
     dora: bool
     on_gpu: bool
+    offloads: bool = False
+    """Whether what the backward pass needs is on the host meanwhile."""
     all_logits: bool = False
     """Whether the loss is computed from all logits at once, and not by TRL's fused head."""
     gradients: int = 0
@@ -178,6 +181,7 @@ def step_for(spec: RunSpec, dtype: str, attention: str, shape: BatchShape, *, on
         quantized=spec.quantization != "none",
         dora=spec.use_peft and spec.use_dora,
         on_gpu=on_gpu,
+        offloads=on_gpu and bool(spec.extra_arguments.get(OFFLOADING)),
     )
 
 

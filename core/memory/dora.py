@@ -1,4 +1,4 @@
-"""What DoRA adds to what a step holds, by arithmetic over the layers that it adapts, as PEFT 0.21 computes it. Bytes."""
+"""What DoRA adds to what a step holds, by arithmetic over the layers it adapts, as PEFT 0.21 computes it. Bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def dora_kept(step: Step, inputs: int, outputs: int, *, wants_gradient: bool) -> int:
     """What one layer keeps for the backward pass beside what an adapter without DoRA would.
 
-    That is its own answer and its adapter's, for the magnitude's gradient. With dropout its answer is computed anew, for
-    which a weight that is not as wide as what it is computed with is kept so.
+    That is its own answer and its adapter's, for the magnitude's gradient. With dropout its answer is computed anew,
+    and for that a weight that is not as wide as what it is computed with is kept so.
     """
     own = step.in_adapters if step.dropout > 0 else step.element
     kept = step.tokens * outputs * (own + step.in_adapters)

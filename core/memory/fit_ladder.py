@@ -10,8 +10,8 @@ from core.memory.plan import Plan
 from core.memory.speed import plan_choice
 from core.models.architecture import Architecture
 from core.models.attention import attention_choices
-from core.spec import trl_arguments
 from core.spec.run_spec import RunSpec
+from core.spec.trl_arguments import OFFLOADING, argument_names
 
 _SMALLER_OPTIMIZERS = {
     "adamw_torch": ("adamw_8bit", "paged_adamw_8bit"),
@@ -25,7 +25,6 @@ _FASTER_OPTIMIZERS = ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged
 _ADAPTER_LEARNING_RATE = 2e-4
 _ATTENTION_BY_SPEED = ("flash_attention_3", "flash_attention_2", "sdpa")
 _BF16_CAPABILITY = (8, 0)
-_OFFLOADING = "activation_offloading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +69,9 @@ def smaller(spec: RunSpec, plan: Plan, architecture: Architecture, gpu: GpuSnaps
         found["optimizer"] = _smaller_optimizers(spec)
         found["dtype"] = _sixteen_bits(spec, plan_choice(plan, "dtype"), gpu)
     found["weights"] = _smaller_weights(spec, architecture)
-    if gpu is not None and not spec.extra_arguments.get(_OFFLOADING) and _OFFLOADING in trl_arguments.argument_names():
+    if gpu is not None and not spec.extra_arguments.get(OFFLOADING) and OFFLOADING in argument_names():
         reason = "what the backward pass needs waits in the host's memory meanwhile"
-        found["offloading"] = [Rung("Activations offloaded", reason, {_OFFLOADING: True})]
+        found["offloading"] = [Rung("Activations offloaded", reason, {OFFLOADING: True})]
     return _axes(found)
 
 
@@ -80,9 +79,9 @@ def faster(spec: RunSpec, plan: Plan, architecture: Architecture, gpu: GpuSnapsh
     """Return what uses memory that is left over, in the order in which it is told."""
     attention = plan_choice(plan, "attn_implementation")
     found = {"attention": _better_attention(spec, attention, architecture, gpu)}
-    if spec.extra_arguments.get(_OFFLOADING):
+    if spec.extra_arguments.get(OFFLOADING):
         reason = "nothing waits for the way to the host and back"
-        found["offloading"] = [Rung("No offloading", reason, {_OFFLOADING: None})]
+        found["offloading"] = [Rung("No offloading", reason, {OFFLOADING: None})]
     if spec.activation_checkpointing:
         reason = "nothing is computed twice"
         found["checkpointing"] = [Rung("Checkpointing off", reason, {"activation_checkpointing": False})]

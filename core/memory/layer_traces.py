@@ -110,13 +110,15 @@ class LayerTraces:
         """Whether nothing more is to be found out for this kind of device."""
         return _device(on_gpu) in self.devices
 
-    def find(self, attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool) -> ModelTrace | None:
+    def find(
+        self, attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool, offloads: bool = False
+    ) -> ModelTrace | None:
         """The step under these conditions."""
         # Those of a special kind are traced only where they differ.
         alike = {"adapters on 8 bit": ("adapters on 4 bit", "adapters"), "all": ()}.get(trained, ("adapters",))
         for kind in (trained, *alike):
-            found = self.by_condition.get(condition(attention, kind, bits=bits, on_gpu=on_gpu))
-            if found is not None:
+            name = condition(attention, kind, bits=bits, on_gpu=on_gpu, offloads=offloads)
+            if (found := self.by_condition.get(name)) is not None:
                 return found
         return None
 
@@ -139,9 +141,12 @@ class LayerTraces:
             raise ValueError(f"no traces: {error}") from error
 
 
-def condition(attention: AttentionKind, trained: str, *, bits: int, on_gpu: bool) -> str:
-    """The name of a set of conditions; `bits` are those of what is computed in, 16 or 32."""
-    return f"{attention}, {trained}, {bits}, {_device(on_gpu)}"
+def condition(attention: AttentionKind, trained: str, *, bits: int, on_gpu: bool, offloads: bool = False) -> str:
+    """The name of a set of conditions; `bits` are those of what is computed in, 16 or 32.
+
+    With `offloads`, what the backward pass needs is on the host meanwhile.
+    """
+    return f"{attention}, {trained}, {bits}, {_device(on_gpu)}{', offloaded' if offloads else ''}"
 
 
 def cached_traces(folder: Path, auto_class: AutoClass) -> LayerTraces | None:

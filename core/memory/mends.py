@@ -13,6 +13,7 @@ from core.runs.events import Mend
 from core.spec.build import build_spec, parse_value
 from core.spec.contradictions import contradictions
 from core.spec.run_spec import RunSpec
+from core.spec.trl_arguments import OFFLOADING
 
 # In this order: what costs least time and changes nothing of what is learned first.
 _GOES_ON = ("batch", "attention", "checkpointing", "offloading")
@@ -26,7 +27,7 @@ SETS = frozenset(
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
         "activation_checkpointing",
-        "activation_offloading",
+        OFFLOADING,
         "attn_implementation",
         "optim",
         "dtype",

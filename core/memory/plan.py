@@ -41,6 +41,7 @@ from core.models.tokenizer_files import check_tokenizer_files
 from core.paths import runs_home
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
+from core.spec.trl_arguments import OFFLOADING
 from core.text import human_bytes, human_count, safe
 
 PARTS = (
@@ -236,6 +237,9 @@ def make_plan(
     choices = [chosen.choice, dtype, choose_attention(spec, chosen.gpu, architecture)]
     unfit = attention_problem(spec, chosen.gpu, architecture, dtype.value)
     problems += [unfit] if unfit else []
+    if chosen.gpu is None and spec.extra_arguments.get(OFFLOADING):
+        message = "sends what a GPU holds to the host, and this run has no GPU."
+        problems.append(Problem(OFFLOADING, "error", message, "Leave it out."))
     problems += data_problems(spec, data)
     form = data.form if data else "unknown"
     attention = choices[-1].value

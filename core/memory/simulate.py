@@ -28,9 +28,11 @@ from core.memory.simulated import Simulation, SimulationTask, cached_simulation,
 from core.memory.simulated_gpu import AsOnGpu, bitsandbytes_as_on_gpu, replaced, trl_as_on_gpu
 from core.memory.simulated_memory import MemoryCount
 from core.memory.simulated_model import constants, materialize, meta_model, weights_unpacked_by_size
+from core.memory.simulated_offloading import offloading
 from core.models.architecture import detect
 from core.models.loading import LoadRequest
 from core.spec.run_spec import RunSpec
+from core.spec.trl_arguments import OFFLOADING
 from core.text import safe, shorten
 
 _IGNORED = -100
@@ -86,9 +88,12 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
         materialize(model, double_quant=spec.use_bnb_nested_quant)
         for tensor in (*model.parameters(), *model.buffers(), *constants(model)):
             count.take(tensor)
+        around: AbstractContextManager[Any] = contextlib.nullcontext()
+        if spec.extra_arguments.get(OFFLOADING):
+            around = stack.enter_context(offloading(model, count))
         stack.enter_context(count)
         stack.enter_context(on_device())
-        steps = _Steps(spec, model, request.dtype, shape, count, on_gpu=on_gpu)
+        steps = _Steps(spec, model, request.dtype, shape, count, around, on_gpu=on_gpu)
         kept = steps.run()
     fixed, state = count.live["fixed"], count.live["optimizer"]
     peak = count.allocator.allocated_peak
@@ -129,12 +134,14 @@ class _Steps:
     """The trainer's loop."""
 
     def __init__(
-        self, spec: RunSpec, model: Any, dtype: str, shape: BatchShape, count: MemoryCount, *, on_gpu: bool
-    ) -> None:
+        self, spec: RunSpec, model: Any, dtype: str, shape: BatchShape, count: MemoryCount,
+        around: AbstractContextManager[Any], *, on_gpu: bool,
+    ) -> None:  # fmt: skip
         self._spec = spec
         self._model = model
         self._shape = shape
         self._count = count
+        self._around = around
         self._on_gpu = on_gpu
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.gradients = sum(parameter.numel() * parameter.element_size() for parameter in self._trained)
@@ -166,9 +173,10 @@ class _Steps:
         count.part = "batch"
         batch = self._batch()
         count.part = "body"
-        loss = self._trainer.compute_loss(self._model, batch, num_items_in_batch=torch.ones((), dtype=torch.long))
-        kept = count.exact("body", "head") - before
-        loss.backward()
+        with self._around:
+            loss = self._trainer.compute_loss(self._model, batch, num_items_in_batch=torch.ones((), dtype=torch.long))
+            kept = count.exact("body", "head") - before
+            loss.backward()
         count.part = "body"
         return kept
 

@@ -18,6 +18,7 @@ from core.models.checkpoint_files import read_config
 from core.models.remote_code import find_remote_code
 from core.paths import cache_home, write_atomically
 from core.spec.run_spec import RunSpec
+from core.spec.trl_arguments import OFFLOADING
 
 _FORMAT = 2
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -81,7 +82,7 @@ def why_not_simulated(spec: RunSpec, architecture: Architecture, shape: BatchSha
     if optimizer_state(spec.optim, [])[0] is None:
         return f"the state of {spec.optim} is not known here"
     for name in spec.extra_arguments:
-        if not name.startswith(_OF_NO_WEIGHT):
+        if name != OFFLOADING and not name.startswith(_OF_NO_WEIGHT):
             return f"what {name} does to memory is not simulated"
     return None
 

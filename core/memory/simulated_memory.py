@@ -30,6 +30,8 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
     def __init__(self, selected: int, *, masks_are_plain: bool, on_gpu: bool) -> None:
         super().__init__()
         self.part: Part = "fixed"
+        self.is_on_host = False
+        """Whether what is made now lies elsewhere. It is counted when an operation takes it from there."""
         self.live: Counter[str] = Counter()
         """Bytes by part."""
         self.at_peak: Counter[str] = Counter()
@@ -40,6 +42,8 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
 
     def take(self, tensor: torch.Tensor) -> None:
         """Count a tensor's storage, if it is not counted yet."""
+        if self.is_on_host:
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._blocks or not (size := storage.nbytes()):

@@ -27,7 +27,7 @@ _NESTED_BLOCK = 256
 
 
 def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], AbstractContextManager[Any]]) -> Any:
-    """The base model with its quantized layers and its adapters on the meta device, as SFTTrainer gets it and changes it.
+    """The base model, quantized and with adapters, on the meta device, as SFTTrainer gets it and changes it.
 
     A backward pass runs without the modes that are on around it: with checkpointing, `again` brings them back where
     layers are computed again. Raises what building the model raises.

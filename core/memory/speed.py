@@ -11,6 +11,7 @@ import math
 
 from core.memory.plan import Plan
 from core.spec.run_spec import RunSpec
+from core.spec.trl_arguments import OFFLOADING
 
 _CHECKPOINTING = 1.21
 _FOUR_BIT_FEW_TOKENS, _FOUR_BIT_MANY_TOKENS = (512, 1.9), (8192, 1.3)
@@ -19,7 +20,7 @@ _DOUBLE_QUANT = 1.02
 _FLOAT32 = 2.0
 _ATTENTION = {"eager": 1.3, "sdpa": 1.0, "flash_attention_2": 0.95, "flash_attention_3": 0.9}
 _OPTIMIZER_8BIT, _OPTIMIZER_PAGED = 1.02, 1.03
-_OFFLOADING = 1.2
+_OFFLOADED = 1.2
 # Launching kernels and reading weights take the same time for few tokens as for many: as if there were so many more.
 _TOKENS_OF_A_PASS = 128
 # What a row has where nothing says how long it is.
@@ -47,8 +48,8 @@ def relative_time(spec: RunSpec, *, dtype: str, attention: str) -> float:
         time *= _OPTIMIZER_PAGED
     elif spec.optim.endswith("_8bit"):
         time *= _OPTIMIZER_8BIT
-    if spec.extra_arguments.get("activation_offloading"):
-        time *= _OFFLOADING
+    if spec.extra_arguments.get(OFFLOADING):
+        time *= _OFFLOADED
     return time * _ATTENTION.get(attention, 1.0)
 
 

@@ -4,6 +4,7 @@ The layers' own part is what their code was seen to hold; what adapters, quantiz
 from what PEFT 0.21, bitsandbytes 0.50 and TRL 1.16 keep. T is the tokens of the micro-batch. Bytes.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 from core.memory.activations import ModelSizes, Step, StepBytes, cast_adapters, head_bytes, table_gradients
@@ -27,10 +28,11 @@ def traced_step(
     trained: Trained = "all" if step.trains_all else "adapters on experts" if experts else "adapters"
     if trained == "adapters" and quantization != "none":
         trained = "adapters on 8 bit" if quantization == "int8" else "adapters on 4 bit"
-    element = step.element
-    trace = traces.find(_kind_of_attention(step), trained, bits=8 * element, on_gpu=step.on_gpu)
+    element, attention = step.element, _kind_of_attention(step)
+    trace = traces.find(attention, trained, bits=8 * element, on_gpu=step.on_gpu)
     if trace is None:
         return None
+    away = traces.find(attention, trained, bits=8 * element, on_gpu=True, offloads=True) if step.offloads else None
     shape = step.shape
     rows, tokens = (1, shape.rows * shape.tokens) if shape.packed else (shape.rows, shape.tokens)
     shares = _shares(trace, _counts(adapted))
@@ -47,24 +49,33 @@ def traced_step(
                 beyond = max(beyond, dora_working(step, *sides[one.name]))
         return kept, beyond
 
-    stream = trace.stream * rows * tokens
-    around, inside = trace.around.of(rows, tokens), trace.inside.of(rows, tokens)
+    def left(kind: LayerKind, whole: LayerKind) -> tuple[float, float]:
+        return kind.kept.of(rows, tokens) + _twice(whole, shares, step), kind.beyond.of(rows, tokens)
+
+    stays = away or trace
+    stream, entry = (one * rows * tokens * (away is None) for one in (trace.stream, trace.entry))
+    around, inside = stays.around.of(rows, tokens), stays.inside.of(rows, tokens)
+    # A layer that is computed again is not offloaded.
     layers = [layer(kind) for kind in trace.kinds]
+    first = None if trace.first is None else layer(trace.first)
+    if away is not None and not step.checkpointing:
+        layers = [left(*kinds) for kinds in zip(away.kinds, trace.kinds, strict=True)]
+        first = None if away.first is None or trace.first is None else left(away.first, trace.first)
     counts = [kind.count for kind in trace.kinds]
     last_kept, last_beyond = layers[-1]
     at_first = sum(layers[0])
     if step.checkpointing:
         around += trace.passed.of(rows, tokens)
         inside += trace.passed.of(rows, tokens)
-        body = around + (sum(counts) - 1) * stream + trace.entry * rows * tokens
+        body = around + (sum(counts) - 1) * stream + entry
         body += 0 if step.trains_all else trace.embedded * rows * tokens
         at_last = body + last_kept + last_beyond
         at_first += inside + stream
     else:
         body = around + sum(count * kept for count, (kept, _) in zip(counts, layers, strict=True))
-        if trace.first is not None:
+        if first is not None:
             # It is counted among the first kind too.
-            body += layer(trace.first)[0] - layers[0][0]
+            body += first[0] - layers[0][0]
         body += cast_adapters(adapted, step)
         at_last = body + last_beyond
         at_first += inside
@@ -134,6 +145,16 @@ def _added(kind: LayerKind, shares: Mapping[str, float], step: Step) -> float:
             kept += share * one.width * element
         kept += share * step.rank * element
     return (kept + sum(shared.values())) * step.tokens
+
+
+def _twice(kind: LayerKind, shares: Mapping[str, float], step: Step) -> float:
+    """Bytes that TRL leaves where they are, since what adapters keep is kept more than once."""
+    if step.dropout > 0 or step.adapter_element != step.element:
+        return 0.0
+    adapted = [one for one in kind.inputs if shares.get(one.name)]
+    users = Counter(one.tensor for one in adapted)
+    twice = {one.tensor: one.width * one.element_bytes for one in adapted if one.is_kept or users[one.tensor] > 1}
+    return sum(twice.values()) * step.tokens
 
 
 def _gone_early(kind: LayerKind, shares: Mapping[str, float], step: Step) -> float:

@@ -12,6 +12,8 @@ _SOURCES = (
     ("trl", "trainer/sft_config.py", "SFTConfig"),
     ("transformers", "training_args.py", "TrainingArguments"),
 )
+OFFLOADING = "activation_offloading"
+"""TRL's argument by which what the backward pass needs is on the host meanwhile."""
 # Written by sftui itself, so that a spec cannot move a run's files or print over the screen.
 OWNED = {
     "output_dir": "the run's folder is chosen by sftui",

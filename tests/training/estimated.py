@@ -40,15 +40,16 @@ class TracesOnDemand(Mapping[str, ModelTrace]):
     def __getitem__(self, name: str) -> ModelTrace:
         import transformers.masking_utils
 
-        from core.memory.layer_tracing import _DTYPES, _Layers, _trace
+        from core.memory.layer_pass import ExampleLayers
+        from core.memory.layer_tracing import DTYPES, trace
         from core.memory.simulated_gpu import replaced
 
         if name not in self._made:
-            attention, trained, bits, device = name.split(", ")
+            attention, trained, bits, device, *offloaded = name.split(", ")
             kind, how = cast(AttentionKind, attention), cast(Trained, trained)
             with replaced(transformers.masking_utils, "is_tracing", lambda _tensor=None: False):
-                layers = _Layers(*self._of, _DTYPES[int(bits)], "eager" if kind == "eager" else "sdpa", False)
-                self._made[name] = _trace(layers, kind, how, on_gpu=device == "gpu")
+                layers = ExampleLayers(*self._of, DTYPES[int(bits)], "eager" if kind == "eager" else "sdpa", False)
+                self._made[name] = trace(layers, kind, how, on_gpu=device == "gpu", offloads=bool(offloaded))
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
