@@ -118,6 +118,17 @@ def lora_matrices(adapted: list[Adapted], rank: int, element_bytes: int, *, dora
     return found
 
 
+def adapted_at_start(weights: ModelWeights, start: StartAdapter) -> list[Adapted] | None:
+    """Return what an adapter to start from adapts; None where its names are not those of the weights."""
+    layers = {f"{layer_of(key)}.weight" for key in start.shapes if ".lora_A." in key}
+    found = []
+    for group in weights.groups:
+        names = tuple(name for name in group.names if name in layers)
+        if names and group.weight.named is not None:
+            found.append(Adapted(group.weight, names, group.weight.named, group.weight.only_by_weight))
+    return found if sum(len(one.names) for one in found) == len(layers) else None
+
+
 def stored_matrices(start: StartAdapter, element_bytes: int) -> list[Trained]:
     """Return what an adapter's file holds beside the modules that are trained whole."""
     return [

@@ -79,7 +79,7 @@ class ExampleLayers:
         whole.train()
         self.mode = QuickFakeMode()
         with self.mode:
-            materialize(whole, double_quant=False)
+            materialize(whole)
 
     def _one_of_each(self) -> tuple[list[nn.Module], list[int]]:
         """The layers that are left, and of how many those after the first are examples."""

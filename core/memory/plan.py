@@ -23,7 +23,7 @@ from core.memory.estimate import MemoryEstimate, Verdict, verdict
 from core.memory.layer_traces import LayerTraces, cached_traces
 from core.memory.simulated import Simulation
 from core.memory.simulation_plan import simulation_problems, with_simulation
-from core.memory.spec_estimate import adapted_by, adapter_choices, estimate_of
+from core.memory.spec_estimate import adapted_by, adapter_choices, as_started, estimate_of
 from core.memory.step_parts import held_in_step, with_allocator, with_step
 from core.memory.stored_weights import stored_weights
 from core.memory.target_problems import target_problems
@@ -36,7 +36,7 @@ from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model
 from core.models.inventory_file import Inventory, cached_inventory
 from core.models.layers import never_quantized
 from core.models.precision import choose_dtype
-from core.models.prequantized import stored_problems
+from core.models.prequantized import method_of, stored_problems
 from core.models.tokenizer_files import check_tokenizer_files
 from core.paths import runs_home
 from core.spec.problems import Problem
@@ -75,7 +75,9 @@ class ModelFacts:
     def wants_traces(self, *, on_gpu: bool) -> bool:
         """Whether its layers may be gone through to plan more exactly for this kind of device."""
         tried = self.traces is not None and self.traces.tried_on(on_gpu=on_gpu)
-        return self.inventory is not None and self.architecture.stored_quantization is None and not tried
+        stored = self.architecture.stored_quantization
+        known = stored is None or method_of(stored) == "bitsandbytes"
+        return self.inventory is not None and known and not tried
 
     @property
     def wants_inventory(self) -> bool:
@@ -273,7 +275,7 @@ def make_plan(
     on_gpu = chosen.gpu is not None
     shape = batch_shape(spec, lengths)
     held = held_in_step(
-        memory, spec, model.weights, model.architecture, adapted_by(spec, model.weights) if spec.use_peft else (),
+        memory, as_started(spec, start), model.weights, model.architecture, adapted_by(spec, model.weights, start),
         dtype=dtype.value, attention=attention, shape=shape, on_gpu=on_gpu, traces=model.traces,
     )  # fmt: skip
     memory = with_step(memory, spec, shape, held)

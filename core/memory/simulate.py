@@ -85,7 +85,7 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
             stack.enter_context(bitsandbytes_as_on_gpu())
         stack.enter_context(weights_unpacked_by_size())
         stack.enter_context(QuickFakeMode())
-        materialize(model, double_quant=spec.use_bnb_nested_quant)
+        materialize(model)
         for tensor in (*model.parameters(), *model.buffers(), *constants(model)):
             count.take(tensor)
         around: AbstractContextManager[Any] = contextlib.nullcontext()

@@ -13,12 +13,15 @@ from typing import Any
 from core.errors import SftuiError
 from core.memory.batch_shape import BatchShape
 from core.memory.optimizer_state import optimizer_state
+from core.models.adapter_files import start_of
 from core.models.architecture import Architecture
 from core.models.checkpoint_files import read_config
+from core.models.prequantized import method_of
 from core.models.remote_code import find_remote_code
 from core.paths import cache_home, write_atomically
 from core.spec.run_spec import RunSpec
 from core.spec.trl_arguments import OFFLOADING
+from core.text import safe
 
 _FORMAT = 2
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -71,10 +74,14 @@ def why_not_simulated(spec: RunSpec, architecture: Architecture, shape: BatchSha
     """Why a simulation of this spec would not be right, in words; None where it is."""
     attention = spec.attn_implementation or ""
     padded = not shape.packed and shape.real_tokens != shape.rows * shape.tokens
-    if architecture.stored_quantization is not None:
-        return "checkpoints that are stored quantized are not simulated"
+    stored = architecture.stored_quantization
+    if stored is not None and method_of(stored) != "bitsandbytes":
+        return f"checkpoints that are stored in {safe(stored)} are not simulated"
     if spec.use_peft and spec.sftui.start_from_adapter is not None:
-        return "an adapter to start from is not simulated"
+        try:
+            start_of(spec.sftui.start_from_adapter)
+        except SftuiError:
+            return "the adapter to start from cannot be read"
     if "flash" in attention and padded and shape.rows > 1:
         return f"{attention} takes the padding out of a batch first, which is not simulated"
     if attention not in ("", "eager", "sdpa") and "flash" not in attention:
@@ -118,8 +125,20 @@ class SimulationTask:
             "shape": asdict(self.shape),
             "skip_modules": self.spec.sftui.skip_modules,
             "train_vision": self.spec.sftui.train_vision,
+            "start": self._start,
             "accumulates": self.spec.gradient_accumulation_steps > 1,
         }
+
+    @property
+    def _start(self) -> list[Any] | None:
+        named = self.spec.sftui.start_from_adapter
+        if not self.spec.use_peft or named is None:
+            return None
+        # Nothing is simulated with one that cannot be read.
+        with contextlib.suppress(SftuiError):
+            start = start_of(named)
+            return [start.dropout, start.modules_to_save, sorted(start.shapes.items())]
+        return [named]
 
     def asks_the_same(self, other: "SimulationTask | None") -> bool:
         """Whether the answer to the other task is the answer to this one, as long as the model's files are the same."""

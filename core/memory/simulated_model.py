@@ -5,6 +5,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import peft.tuners.lora.dora
@@ -12,18 +13,25 @@ import torch
 import transformers
 from bitsandbytes.functional import QuantState, dequantize_4bit, int8_vectorwise_dequant
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from peft import PeftConfig, get_peft_model
 from torch import nn
+from transformers import BitsAndBytesConfig
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from core.memory.simulated_gpu import replaced
+from core.memory.stored_weights import comes_as_stored
+from core.models.adapter_files import start_of
 from core.models.adapters import attach_adapters, freeze_towers, keep_trained_weights_in_float32
+from core.models.checkpoint_files import read_tensors
 from core.models.inventory import float32_names
 from core.models.loading import LoadRequest, model_config, quantization_config, skipped_modules, trusts_own_code
 from core.models.quantized_layers import mend_quantized_layers
+from core.models.token_rows import show_head_bias
 from core.spec.run_spec import RunSpec
 
 _NESTED_BLOCK = 256
+_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], AbstractContextManager[Any]]) -> Any:
@@ -38,6 +46,9 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
     dtype = getattr(torch, request.dtype)
     skipped = skipped_modules(spec, auto_class, config, trusted)
     quantization = quantization_config(spec, request.dtype, skipped)
+    if (stored := getattr(config, "quantization_config", None)) is not None:
+        quantization = BitsAndBytesConfig.from_dict(stored)
+        del config.quantization_config
     with torch.device("meta"):
         model = auto_class.from_config(
             copy.deepcopy(config),
@@ -46,17 +57,17 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
             trust_remote_code=trusted,
         )
         _keep_in_float32(model, dtype)
+        if stored is not None:
+            _keep_as_stored(model, request.folder)
         if quantization is not None:
-            kind = Bnb4BitHfQuantizer if spec.load_in_4bit else Bnb8BitHfQuantizer
+            kind = Bnb4BitHfQuantizer if quantization.load_in_4bit else Bnb8BitHfQuantizer
             kind(quantization, pre_quantized=False).preprocess_model(model=model, device_map={"": "cpu"})
             # PEFT asks for one of these.
-            model.is_loaded_in_4bit, model.is_loaded_in_8bit = spec.load_in_4bit, spec.load_in_8bit
+            model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
             mend_quantized_layers(model)
         if spec.use_peft:
-            # What they start from changes numbers, and none of their sizes.
-            first = spec.sftui.model_copy(update={"init_lora_weights": "default"})
             with weights_unpacked_by_size():
-                model = attach_adapters(model, spec.model_copy(update={"sftui": first}))
+                model = _adapted(model, spec)
         else:
             freeze_towers(model, spec)
     if quantization is not None:
@@ -76,13 +87,25 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
     return model
 
 
-def materialize(model: Any, *, double_quant: bool) -> None:
+def _adapted(model: Any, spec: RunSpec) -> Any:
+    """The model with adapters; what those start from changes numbers, and none of their sizes."""
+    if spec.sftui.start_from_adapter is None:
+        first = spec.sftui.model_copy(update={"init_lora_weights": "default"})
+        return attach_adapters(model, spec.model_copy(update={"sftui": first}))
+    config = PeftConfig.from_pretrained(str(start_of(spec.sftui.start_from_adapter).folder))
+    config.inference_mode, config.init_lora_weights = False, True
+    adapted = get_peft_model(model, config)
+    show_head_bias(adapted)
+    return adapted
+
+
+def materialize(model: Any) -> None:
     """Give a model on the meta device the tensors of the FakeTensorMode that is on; what was shared is shared again."""
     # By the identity of tensors that are kept alive, so that none is taken for another.
     made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for module in model.modules():
         if isinstance(module, Linear4bit):
-            made[id(module.weight)] = module.weight, _packed(module, double_quant)
+            made[id(module.weight)] = module.weight, _packed(module)
         elif isinstance(module, Linear8bitLt):
             made[id(module.weight)] = module.weight, _in_8_bit(module)
         _fill(module._parameters, made)
@@ -100,8 +123,9 @@ def _fill(tensors: dict[str, Any], made: dict[int, tuple[torch.Tensor, torch.Ten
         tensors[name] = made[id(tensor)][1]
 
 
-def _packed(layer: Linear4bit, double_quant: bool) -> nn.Parameter:
+def _packed(layer: Linear4bit) -> nn.Parameter:
     """The weight of a 4-bit layer with its constants. bitsandbytes' own class takes no fake tensor."""
+    double_quant = layer.weight.compress_statistics
     shape = torch.Size((layer.out_features, layer.in_features))
     blocks = math.ceil(shape.numel() / layer.weight.blocksize)
     nested = None
@@ -166,6 +190,14 @@ def constants(model: Any) -> list[torch.Tensor]:
             # bitsandbytes moves them to the state at the first forward pass.
             found.append(module.weight.SCB if module.state.SCB is None else module.state.SCB)
     return found
+
+
+def _keep_as_stored(model: Any, folder: Path) -> None:
+    """Give weights that are not quantized the types of the files, where they keep them: see comes_as_stored."""
+    types = {tensor.name: _STORED[tensor.dtype] for tensor in read_tensors(folder) if tensor.dtype in _STORED}
+    for name, parameter in model.named_parameters():
+        if name in types and comes_as_stored(name, "bitsandbytes"):
+            parameter.data = parameter.data.to(types[name])
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:

@@ -1,7 +1,7 @@
 """What a spec means for the arithmetic of memory, and what the run decides about its adapters."""
 
 from core.choice import Choice
-from core.memory.adapters import Adapted, targeted
+from core.memory.adapters import Adapted, adapted_at_start, targeted
 from core.memory.estimate import MemoryEstimate, estimate
 from core.memory.weight_problems import skip_patterns
 from core.memory.weights import ModelWeights, Targets, Weight
@@ -63,8 +63,20 @@ def _is_left_out(weight: Weight) -> bool:
     return weight.only_by_weight and weight.all_linear is not None and weight.part == "text"
 
 
-def adapted_by(spec: RunSpec, weights: ModelWeights) -> list[Adapted] | None:
+def as_started(spec: RunSpec, start: StartAdapter | None) -> RunSpec:
+    """The spec with what the adapter that it starts from decides in its place."""
+    if start is None:
+        return spec
+    own = {"lora_r": start.rank or spec.lora_r, "lora_dropout": start.dropout, "use_dora": start.uses_dora}
+    return spec.model_copy(update=own)
+
+
+def adapted_by(spec: RunSpec, weights: ModelWeights, start: StartAdapter | None = None) -> list[Adapted] | None:
     """What gets an adapter under this spec; None when that is not known."""
+    if not spec.use_peft:
+        return []
+    if start is not None:
+        return adapted_at_start(weights, start)
     return targeted(
         weights, _targets(spec), spec.lora_target_parameters, one_by_one=not why_not_by_weight(spec),
         train_vision=spec.sftui.train_vision, whole=spec.lora_modules_to_save or (),

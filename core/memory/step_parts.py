@@ -13,6 +13,7 @@ from core.memory.simulated import Simulation
 from core.memory.traced_step import traced_step
 from core.memory.weights import ModelWeights
 from core.models.architecture import Architecture
+from core.models.prequantized import method_of
 from core.spec.run_spec import RunSpec
 
 # A CUDA context with the kernels of PyTorch, cuBLAS and bitsandbytes: 300 to 600 MB on most GPUs.
@@ -53,14 +54,16 @@ def held_in_step(
     if shape is None or sizes is None or (adapted is None and spec.use_peft):
         return None
     gradients = next((part.bytes or 0 for part in memory.parts if part.name == "gradients"), 0)
-    stored = weights.stored is not None
-    packs = not stored and spec.quantization != "none"
-    cast = cast_bytes(weights, dtype, quantized=packs)
+    stored = weights.stored
+    quantization = spec.quantization
+    if stored is not None:
+        quantization = "int8" if "8-bit" in stored else "nf4"
+    cast = cast_bytes(weights, dtype, quantized=stored is None and quantization != "none")
     step = replace(
         step_for(spec, dtype, attention, shape, on_gpu=on_gpu, cast=cast),
         gradients=gradients,
         accumulates=spec.gradient_accumulation_steps > 1,
-        quantized=stored or packs,
+        quantized=quantization != "none",
     )
     if any(one.by_weight for one in adapted or ()):
         # Nothing is dropped out beside experts.
@@ -68,8 +71,8 @@ def held_in_step(
     if any(spec.extra_arguments.get(name) for name in _WITH_ALL_LOGITS):
         step = replace(step, all_logits=True)
     held = None
-    if traces is not None and not stored:
-        held = traced_step(traces, weights, sizes, step, spec.quantization, adapted or ())
+    if traces is not None and (stored is None or method_of(stored) == "bitsandbytes"):
+        held = traced_step(traces, weights, sizes, step, quantization, adapted or ())
     return HeldInStep(held or step_bytes(weights, sizes, step, adapted or ()), step, held is not None)
 
 

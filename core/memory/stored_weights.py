@@ -89,7 +89,7 @@ def stored_weights(
             weight = weight_in_file(one, part_of(one.name) if vision else "text", quantizable=False)
             adapts = one.name not in untouched
             # Experts are fused while they load.
-            kept = not one.is_parameter or (_comes_as_stored(one.name, stored) and not is_expert(one))
+            kept = not one.is_parameter or (comes_as_stored(one.name, stored) and not is_expert(one))
             yield (
                 one.name,
                 replace(
@@ -130,7 +130,7 @@ def _by_modules(
             if weight.by_weight and not stored.startswith("bitsandbytes"):
                 # Nobody but bitsandbytes keeps it as one weight that an adapter can be put on.
                 weight = replace(weight, all_linear=None, named=None)
-        elif parameter.kind != "buffer" and _comes_as_stored(parameter.name, stored):
+        elif parameter.kind != "buffer" and comes_as_stored(parameter.name, stored):
             fixed = kept.get(name) or usual
             exact = exact and fixed is not None
             weight = replace(weight, fixed_dtype=fixed)
@@ -139,7 +139,7 @@ def _by_modules(
     return ModelWeights(grouped(pairs), exact=exact, tied=tied, stored=stored)
 
 
-def _comes_as_stored(name: str, stored: str) -> bool:
+def comes_as_stored(name: str, stored: str) -> bool:
     """Whether transformers leaves the type of a weight that is not quantized as it is in the files.
 
     All of that name pass through what takes bitsandbytes' layers apart; everything else is turned into the type that

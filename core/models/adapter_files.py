@@ -24,12 +24,18 @@ class StartAdapter:
     """The model that it was made for, as text to be shown."""
     rank: int | None
     """None where it does not say."""
+    dropout: float
     modules_to_save: tuple[str, ...]
     """Modules that it holds whole."""
     keeps_tied: bool
     """Whether an embedding that it holds whole goes on sharing its weight with the output head."""
     shapes: dict[str, tuple[int, ...]]
     """By the names in its file."""
+
+    @property
+    def uses_dora(self) -> bool:
+        """Whether it has magnitudes."""
+        return any("lora_magnitude_vector" in name for name in self.shapes)
 
 
 def find_start(named: str) -> StartAdapter:
@@ -60,11 +66,12 @@ def find_start(named: str) -> StartAdapter:
             f"{where} was started with {safe(first)}, so that it fits only a changed base model.",
             "Convert it to plain LoRA with PEFT (path_initial_model_for_weight_conversion).",
         )
-    rank, whole = config.get("r"), config.get("modules_to_save")
+    rank, dropout, whole = config.get("r"), config.get("lora_dropout"), config.get("modules_to_save")
     return StartAdapter(
         folder=folder,
         base=safe(str(config.get("base_model_name_or_path") or "an unnamed model")),
         rank=rank if type(rank) is int and not config.get("rank_pattern") else None,
+        dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
         modules_to_save=tuple(name for name in whole if isinstance(name, str)) if isinstance(whole, list) else (),
         keeps_tied=config.get("ensure_weight_tying") is True,
         shapes=shapes,

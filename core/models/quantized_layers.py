@@ -1,5 +1,6 @@
 """What bitsandbytes' layers fail at while a model is trained and evaluated, put right."""
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ def mend_quantized_layers(model: Any) -> None:
     keeps as much as that of every layer, for the gradient of a weight that has none. DoRA on a CPU moves its weight to
     where it is, which loses the constants.
     """
+    # It would tell of every 8-bit layer at every pass that bfloat16 becomes float16 inside: gigabytes of log.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False

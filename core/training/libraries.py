@@ -1,7 +1,6 @@
 """Importing torch and its kin, without letting any of them fetch code."""
 
 import contextlib
-import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -36,9 +35,6 @@ def _import_bitsandbytes() -> None:
     sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
         import bitsandbytes  # noqa: F401
-
-        # It would say of every 8-bit layer at every pass that bfloat16 becomes float16 inside: gigabytes of log.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     finally:
         del sys.modules["kernels"]
         if hidden is not None:

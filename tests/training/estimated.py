@@ -10,7 +10,9 @@ from core.memory.batch_shape import BatchShape
 from core.memory.layer_traces import AttentionKind, LayerTraces, ModelTrace, Trained
 from core.memory.plan import ModelFacts
 from core.memory.step_parts import held_in_step, with_step
+from core.models.adapter_files import start_of
 from core.models.architecture import AutoClass, detect
+from core.models.checkpoint_files import read_tensors
 from core.spec.run_spec import RunSpec
 
 
@@ -68,20 +70,22 @@ def facts_of(folder: Path) -> ModelFacts:
 
     config, known = AutoConfig.from_pretrained(folder), detect(folder)
     traces = LayerTraces(TracesOnDemand(config, known.auto_class), frozenset(("cpu", "gpu")))
-    return ModelFacts(folder, known, (), inventory_of(config, known.auto_class), traces=traces)
+    tensors = read_tensors(folder) if known.stored_quantization else ()
+    return ModelFacts(folder, known, tensors, inventory_of(config, known.auto_class), traces=traces)
 
 
 def estimated(spec: RunSpec, shape: BatchShape, *, on_gpu: bool, traced: bool = True) -> Estimated:
     """What a plan of this spec is made of, where the layers were traced or were not."""
-    from core.memory.spec_estimate import adapted_by, estimate_of
+    from core.memory.spec_estimate import adapted_by, as_started, estimate_of
 
     facts, dtype = facts_of(Path(spec.model_name_or_path)), str(spec.dtype)
-    memory = estimate_of(spec, facts.weights, dtype, None)
+    start = None if spec.sftui.start_from_adapter is None else start_of(spec.sftui.start_from_adapter)
+    memory = estimate_of(spec, facts.weights, dtype, start)
     assert memory is not None
-    adapted = adapted_by(spec, facts.weights) if spec.use_peft else ()
+    adapted = adapted_by(spec, facts.weights, start)
     found = held_in_step(
-        memory, spec, facts.weights, facts.architecture, adapted, dtype=dtype, attention=str(spec.attn_implementation),
-        shape=shape, on_gpu=on_gpu, traces=facts.traces if traced else None,
+        memory, as_started(spec, start), facts.weights, facts.architecture, adapted, dtype=dtype,
+        attention=str(spec.attn_implementation), shape=shape, on_gpu=on_gpu, traces=facts.traces if traced else None,
     )  # fmt: skip
     assert found is not None
     memory = with_step(memory, spec, shape, found)

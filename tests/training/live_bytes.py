@@ -1,5 +1,6 @@
 """What a real run of two steps holds in memory: every storage from the operation that makes it until it dies."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ class Held:
     """Between the last forward pass and its backward pass."""
     peak: int
     """With weights and optimizer state."""
+    losses: tuple[float, ...]
 
 
 class _RealCount(MemoryCount):
@@ -56,12 +58,18 @@ def request_for(spec: RunSpec) -> LoadRequest:
     return LoadRequest(folder, detect(folder), str(spec.dtype), spec.attn_implementation, "cpu")
 
 
-def run_for_real(spec: RunSpec, batch: Batch, folder: Path, tokens: int = TOKENS) -> Held:
-    """Load, attach, and train two steps with the run's own trainer."""
+def run_for_real(spec: RunSpec, batch: Batch, folder: Path, tokens: int = TOKENS, *, offloads: bool = False) -> Held:
+    """Load, attach, and train two steps with the run's own trainer, from the same seed each time.
+
+    With `offloads`, TRL's offloading is on, which refuses a CPU where nobody helps it.
+    """
     import torch
     from datasets import Dataset
     from transformers import AutoTokenizer
 
+    from core.memory.simulated_offloading import offloading
+
+    torch.manual_seed(0)
     request = request_for(spec)
     model = load_model(spec, request, lambda title, message: None)
     if spec.use_peft:
@@ -84,18 +92,23 @@ def run_for_real(spec: RunSpec, batch: Batch, folder: Path, tokens: int = TOKENS
         count.take(tensor)
     count.part = "body"
     kept: list[int] = []
+    losses: list[float] = []
     compute_loss = trainer.compute_loss
 
     def watched(*arguments: Any, **keywords: Any) -> Any:
         before = count.exact("body")
         loss = compute_loss(*arguments, **keywords)
         kept.append(count.exact("body") - before)
+        losses.append(float(loss.detach()))
         return loss
 
     trainer.compute_loss = watched  # type: ignore[method-assign]
-    with count, torch.random.fork_rng():
+    with contextlib.ExitStack() as stack:
+        if offloads:
+            trainer.maybe_activation_offload_context = stack.enter_context(offloading(model, count))
+        stack.enter_context(count)
         trainer.train()
-    return Held(kept[-1], count.allocator.allocated_peak)
+    return Held(kept[-1], count.allocator.allocated_peak, tuple(losses))
 
 
 def _constants(model: Any) -> list[Any]:

@@ -1,20 +1,27 @@
 """A simulation of training holds what training holds: compared with real runs on the CPU, by the byte."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import SftuiError
+from core.memory.batch_shape import BatchShape
 from core.memory.simulated import Simulation, SimulationTask, cached_simulation, why_not_simulated
 from core.models.architecture import detect
 from core.spec.run_spec import RunSpec
 from tests.families import build_family
 from tests.training.estimated import estimated
 from tests.training.live_bytes import Batch, request_for, run_for_real, shape_of
+from tests.wide_families import wide_config
 
 NF4: dict[str, Any] = {"load_in_4bit": True}
+INT8: dict[str, Any] = {"load_in_8bit": True}
+DORA: dict[str, Any] = {"use_dora": True}
+OFFLOADED: dict[str, Any] = {"extra_arguments": {"activation_offloading": True}}
 LORA: dict[str, Any] = {}
 FULL: dict[str, Any] = {"use_peft": False}
 
@@ -71,6 +78,12 @@ def spec_for(model: Path, batch: Batch, **values: Any) -> RunSpec:
         ("llava", LORA, True, "eager", "packed"),
         ("deepseek_v3", LORA, True, "sdpa", "padded"),
         ("glm4_moe", NF4, False, "sdpa", "padded"),
+        ("llama", INT8, True, "sdpa", "plain"),
+        ("deepseek_v3", INT8, False, "eager", "padded"),
+        ("phi3", INT8 | {"dtype": "float32"}, True, "sdpa", "packed"),
+        ("qwen3", NF4 | DORA, False, "sdpa", "plain"),
+        ("llama", INT8 | DORA, True, "eager", "padded"),
+        ("gpt_neox", DORA | {"lora_dropout": 0.0}, False, "sdpa", "packed"),
     ],
 )
 def test_it_holds_what_a_real_run_holds(
@@ -88,6 +101,95 @@ def test_it_holds_what_a_real_run_holds(
     assert planned.traced
     assert planned.kept == pytest.approx(real.kept, rel=0.05)
     assert planned.peak == pytest.approx(real.peak, rel=0.05)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_so_it_does_for_a_checkpoint_that_is_stored_quantized(
+    model_of: Callable[[str], Path], tmp_path: Path, bits: int
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    how = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_use_double_quant=True)
+    stored = shutil.copytree(model_of("llama"), tmp_path / "stored")
+    # What is not quantized is in another type than the run's in one of them.
+    dtype = torch.bfloat16 if bits == 8 else torch.float32
+    whole = AutoModelForCausalLM.from_pretrained(stored, quantization_config=how, device_map={"": "cpu"}, dtype=dtype)
+    (stored / "model.safetensors").unlink()
+    whole.save_pretrained(stored)
+    hold_what_is_held(spec_of(stored), tmp_path, planned=bits == 8)
+
+
+@pytest.mark.parametrize("how", [LORA, NF4], ids=["bf16", "nf4"])
+def test_and_for_an_adapter_to_start_from_which_decides_for_itself(
+    model_of: Callable[[str], Path], tmp_path: Path, how: dict[str, Any]
+) -> None:
+    from core.models.adapters import attach_adapters
+    from core.models.loading import load_model
+
+    own = {"lora_r": 5, "lora_dropout": 0.0, "lora_target_modules": ["q_proj", "down_proj"], "use_dora": True}
+    made = spec_of(model_of("llama"), **own)
+    loaded = load_model(made, request_for(made), lambda title, message: None)
+    attach_adapters(loaded, made).save_pretrained(tmp_path / "adapter")
+    spec = spec_of(
+        model_of("llama"),
+        activation_checkpointing=False,
+        sftui={"start_from_adapter": str(tmp_path / "adapter")},
+        **how,
+    )
+    hold_what_is_held(spec, tmp_path)
+
+    # It is the adapter's files that a kept answer is known by.
+    def key() -> str:
+        return SimulationTask(spec, model_of("llama"), "AutoModelForCausalLM", "bfloat16", False, shape_of("plain")).key
+
+    before = key()
+    other = spec_of(model_of("llama"), lora_r=6)
+    loaded = load_model(other, request_for(other), lambda title, message: None)
+    attach_adapters(loaded, other).save_pretrained(tmp_path / "adapter")
+    assert key() != before
+
+
+def hold_what_is_held(spec: RunSpec, folder: Path, *, planned: bool = True) -> None:
+    real, found = run_for_real(spec, "plain", folder / "run"), simulated(spec, "plain")
+    assert (found.kept, found.peak) == pytest.approx((real.kept, real.peak), rel=0.02)
+    told = estimated(spec, shape_of("plain"), on_gpu=False)
+    assert told.traced
+    assert told.peak == pytest.approx(real.peak, rel=0.05)
+    # Layers are traced as if all that is not quantized had one type.
+    assert not planned or told.kept == pytest.approx(real.kept, rel=0.05)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_offloading_leaves_what_it_leaves_of_real_tensors(
+    model_of: Callable[[str], Path], tmp_path: Path, checkpointing: bool
+) -> None:
+    spec = spec_of(model_of("llama"), activation_checkpointing=checkpointing)
+    plain, real = (
+        run_for_real(spec, "plain", tmp_path / "a"),
+        run_for_real(spec, "plain", tmp_path / "b", offloads=True),
+    )
+    assert real.losses == plain.losses
+    assert real.kept < plain.kept
+    found = simulated(spec.model_copy(update=OFFLOADED), "plain")
+    assert (found.kept, found.peak) == pytest.approx((real.kept, real.peak), rel=0.02)
+
+
+def test_traces_tell_what_offloading_leaves_on_a_gpu(tmp_path: Path) -> None:
+    shape = BatchShape(2, 1024, 2048, packed=False)
+    wide_config("mistral").save_pretrained(tmp_path)
+    for values in ({}, NF4, NF4 | {"lora_dropout": 0.0}):
+        spec = spec_of(tmp_path, activation_checkpointing=False, **OFFLOADED, **values)
+        by_traces, held = estimated(spec, shape, on_gpu=True), simulated_on_gpu(spec, shape)
+        assert by_traces.kept == pytest.approx(held.kept, rel=0.1)
+        whole = estimated(spec.model_copy(update={"extra_arguments": {}}), shape, on_gpu=True)
+        assert whole.kept > 2 * by_traces.kept
+
+
+def simulated_on_gpu(spec: RunSpec, shape: BatchShape) -> Simulation:
+    from core.memory.simulate import simulate
+
+    return simulate(spec, request_for(spec), shape, on_gpu=True)
 
 
 def kept(spec: RunSpec, batch: Batch, *, on_gpu: bool) -> int:
@@ -137,13 +239,11 @@ def test_gradients_of_a_step_before_are_held_while_they_accumulate(model_of: Cal
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"load_in_8bit": True}, "8-bit layers"),
-        ({"load_in_4bit": True, "use_dora": True}, "DoRA on quantized"),
         ({"optim": "adafactor"}, "adafactor"),
         ({"attn_implementation": "flash_attention_2"}, "takes the padding out"),
         ({"attn_implementation": "flex_attention"}, "flex_attention"),
         ({"extra_arguments": {"neftune_noise_alpha": 5}}, "neftune_noise_alpha"),
-        ({"sftui": {"start_from_adapter": "/there"}}, "adapter to start from"),
+        ({"sftui": {"start_from_adapter": "/there"}}, "adapter to start from cannot be read"),
     ],
 )
 def test_what_would_be_wrong_is_refused(model_of: Callable[[str], Path], values: dict[str, Any], words: str) -> None:
@@ -151,6 +251,11 @@ def test_what_would_be_wrong_is_refused(model_of: Callable[[str], Path], values:
     why = why_not_simulated(spec, detect(model_of("llama")), shape_of("padded"))
     assert why is not None
     assert words in why
+
+
+def test_one_that_is_stored_in_another_quantization_is_refused_by_name(model_of: Callable[[str], Path]) -> None:
+    stored = replace(detect(model_of("llama")), stored_quantization="gptq 4-bit")
+    assert "stored in gptq 4-bit" in str(why_not_simulated(spec_of(model_of("llama")), stored, shape_of("plain")))
 
 
 def test_a_model_that_asks_for_values_is_refused(model_of: Callable[[str], Path]) -> None:

@@ -53,6 +53,12 @@ def problems(plan: Plan) -> list[tuple[str, str]]:
     return [(problem.field, problem.message) for problem in plan.problems if problem.level == "error"]
 
 
+def test_offloading_needs_a_gpu_to_offload_from(model: ModelFacts) -> None:
+    asked = spec(activation_offloading=True)
+    assert [field for field, _ in problems(make_plan(asked, model, NONE, HOST))] == ["activation_offloading"]
+    assert not problems(make_plan(asked, model, ONE_GPU, HOST))
+
+
 def rows(folder: Path, *given: Any) -> Path:
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in given))
