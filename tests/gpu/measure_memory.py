@@ -1,0 +1,197 @@
+"""What training really holds on this GPU against what its plan said, over many configurations.
+
+python -m tests.gpu.measure_memory --out FILE.json [--seconds 540] [--part N/M] [--only WORD] [--list]
+
+Each configuration is a run in a fresh process, as `sftui run` starts it: CUDA's memory returns only with its process,
+and what one run leaves cached in a warm process would be counted to the next. What that costs in imports is made up
+for: while a run has the GPU, plans and simulations of those to come are made on the CPU, in processes that do not see
+the GPU. A measurement is in the file as soon as it is made; a second call goes on where the first was cut off.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from core.devices.gpu import GpuMonitor, GpuReading
+from core.errors import SftuiError
+from core.spec.build import build_spec
+from core.spec.run_spec import RunSpec
+from tests.gpu import running
+from tests.gpu.configurations import CONFIGURATIONS, Configuration, part_of, tiny
+from tests.gpu.planning import Planned, Planner
+from tests.gpu.results import Results, machine_of
+from tests.gpu.rows import write_rows_of
+
+ROOT = Path(__file__).parents[2]
+# Less is not enough for any run.
+_LEAST_SECONDS = 10.0
+_BUILD_SECONDS = 300.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is not in the file yet; returns 0, or 1 if time ran out before all was measured."""
+    options = _parser().parse_args(arguments)
+    wanted = tuple(tiny(one) for one in CONFIGURATIONS) if options.tiny else CONFIGURATIONS
+    wanted = part_of(wanted, options.part)
+    wanted = tuple(one for one in wanted if all(word in one.name for word in options.only))
+    if options.list:
+        print("\n".join(one.name for one in wanted))
+        return 0
+    until = time.monotonic() + options.seconds
+    _make_room(options.scratch)
+    # Whoever ends us early is to find no run left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    results = Results(options.out)
+    todo = [one for one in wanted if one.name not in results.done]
+    running.end_leftovers()
+    reading = _reading(options.tiny)
+    if not reading.gpus and not options.tiny:
+        print(f"there is no GPU to measure: {reading.problem}; --tiny tries the way on the CPU", file=sys.stderr)
+        return 2
+    try:
+        _measure(todo, results, reading, options, until)
+    finally:
+        if not options.keep_models:
+            shutil.rmtree(options.scratch, ignore_errors=True)
+    left = [one.name for one in todo if one.name not in results.done]
+    print(f"{len(todo) - len(left)} measured, {len(left)} left for another call", flush=True)
+    return 1 if left else 0
+
+
+def _measure(
+    todo: list[Configuration], results: Results, reading: GpuReading, options: argparse.Namespace, until: float
+) -> None:
+    models = options.scratch / "models"
+    pytorch = _build(sorted({one.model for one in todo}), models, options.tiny)
+    results.describe(machine_of(reading, pytorch))
+    with contextlib.closing(Planner(reading)) as planner:
+        for name in sorted({one.model for one in todo}):
+            _say(f"looking at {name}")
+            planner.learn(models / name)
+        # All at once: they are made in this order while runs have the GPU.
+        plans = [planner.plan(_spec(one, options), is_even=one.rows == "even") for one in todo]
+        for configuration, planned in zip(todo, plans, strict=True):
+            if until - time.monotonic() < _LEAST_SECONDS:
+                return
+            try:
+                entry = _entry(configuration, planned, options, until)
+            except running.CutOffError:
+                return
+            results.add(configuration, entry)
+            _say(f"{configuration.name}: {_words(entry)}")
+
+
+def _entry(
+    configuration: Configuration, planned: "Future[Planned]", options: argparse.Namespace, until: float
+) -> dict[str, Any]:
+    """A configuration's plans beside what its run held; a failure is an entry too."""
+    try:
+        plans = planned.result()
+    except SftuiError as error:
+        return {"end": "not planned", "failure": {"kind": "SftuiError", "title": error.title}, "planned": {}}
+    spec = _spec(configuration, options)
+    held = running.run(spec, plans.by_traces, patience=options.patience, until=until)
+    return {**held, "planned": plans.to_json()}
+
+
+def _spec(configuration: Configuration, options: argparse.Namespace) -> RunSpec:
+    folder = options.scratch / "rows"
+    folder.mkdir(exist_ok=True)
+    rows = folder / f"{configuration.name.replace('/', '-')}.jsonl"
+    if not rows.exists():
+        write_rows_of(configuration, rows)
+    device = "cpu" if options.tiny else "auto"
+    return build_spec(configuration.values(str(options.scratch / "models" / configuration.model), str(rows), device))
+
+
+def _build(names: list[str], folder: Path, is_tiny: bool) -> dict[str, Any]:
+    """Build the models that are not there, all at once; returns what PyTorch told of itself. Raises SystemExit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = folder / "pytorch.json"
+    missing = [name for name in names if not (folder / name).exists()]
+    _say(f"building {', '.join(missing)}" if missing else "all models are there")
+    more = ["--tiny"] if is_tiny else []
+    builders = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.gpu.random_models", name, str(folder / name), *more],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+        )
+        for name in missing
+    ]
+    try:
+        for builder in builders:
+            told, _ = builder.communicate(timeout=_BUILD_SECONDS)
+            if builder.returncode:
+                raise SystemExit(f"a model could not be built: exit status {builder.returncode}")
+            about.write_bytes(told.splitlines()[-1])
+    finally:
+        for builder in builders:
+            builder.kill()
+    found: dict[str, Any] = json.loads(about.read_bytes()) if about.exists() else {}
+    return found
+
+
+def _make_room(scratch: Path) -> None:
+    """Let everything that sftui keeps go under one folder, and let every process find this source tree."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name in ("DATA", "CACHE", "STATE", "CONFIG"):
+        os.environ[f"XDG_{name}_HOME"] = str(scratch / "home" / name.lower())
+    os.environ["HF_HOME"] = str(scratch / "home" / "huggingface")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _reading(is_tiny: bool) -> GpuReading:
+    if is_tiny:
+        return GpuReading((), None, "not asked for")
+    monitor = GpuMonitor()
+    with contextlib.closing(monitor):
+        return monitor.read()
+
+
+def _words(entry: dict[str, Any]) -> str:
+    """What came of it, for whoever looks on."""
+    peak = entry.get("peak")
+    words = f"{entry['end']} after {entry.get('seconds', 0)} s"
+    for way in ("traces", "simulation"):
+        total = entry["planned"].get(way, {}).get("total_bytes")
+        if peak is not None and total:
+            words += f", {way} {total / peak['bytes'] - 1:+.1%}" if peak["bytes"] else ""
+    if entry["end"] != "finished" and entry.get("failure"):
+        words += f": {entry['failure']['title']}"
+    return f"{words}, held {peak['bytes'] / 1e9:.2f} GB" if peak else words
+
+
+def _say(words: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the file of measurements, made or gone on with")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="begin and end within so many")
+    parser.add_argument("--part", default="1/1", metavar="N/M", help="the Nth of M parts of the list")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WORD", help="configurations with it (repeatable)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names, and measure nothing")
+    parser.add_argument("--scratch", type=Path, default=Path("/tmp/sftui-measure"), help="35 GB of disk; deleted")
+    parser.add_argument("--keep-models", action="store_true", help="do not delete it: the next call needs the models")
+    parser.add_argument("--patience", type=float, default=150.0, help="seconds after which a run is ended")
+    parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU: tries the way, measures nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
