@@ -12,6 +12,7 @@ CARDS = tuple(gib * GIB for gib in (8, 12, 16, 24, 32, 40, 48, 80, 141))
 BAND = 0.05
 MEAN, WORST, UNDER = 0.03, 0.07, 0.03
 """The aims, as shares of what was held: of the mean error, of the worst, and of the worst that is too little."""
+WAYS = ("formulas", "traces", "simulation")
 MOMENTS = ("total", "allocated", "reserved", "context")
 
 

@@ -27,6 +27,7 @@ from core.errors import SftuiError
 from core.spec.build import build_spec
 from core.spec.run_spec import RunSpec
 from tests.gpu import running
+from tests.gpu.comparison import WAYS, held, planned
 from tests.gpu.configurations import CONFIGURATIONS, Configuration, part_of, tiny
 from tests.gpu.planning import Planned, Planner
 from tests.gpu.results import Results, machine_of
@@ -80,11 +81,11 @@ def _measure(
             planner.learn(models / name)
         # All at once: they are made in this order while runs have the GPU.
         plans = [planner.plan(_spec(one, options), is_even=one.rows == "even") for one in todo]
-        for configuration, planned in zip(todo, plans, strict=True):
+        for configuration, its_plans in zip(todo, plans, strict=True):
             if until - time.monotonic() < _LEAST_SECONDS:
                 return
             try:
-                entry = _entry(configuration, planned, options, until)
+                entry = _entry(configuration, its_plans, options, until)
             except running.CutOffError:
                 return
             results.add(configuration, entry)
@@ -92,16 +93,16 @@ def _measure(
 
 
 def _entry(
-    configuration: Configuration, planned: "Future[Planned]", options: argparse.Namespace, until: float
+    configuration: Configuration, plans: "Future[Planned]", options: argparse.Namespace, until: float
 ) -> dict[str, Any]:
     """A configuration's plans beside what its run held; a failure is an entry too."""
     try:
-        plans = planned.result()
+        made = plans.result()
     except SftuiError as error:
         return {"end": "not planned", "failure": {"kind": "SftuiError", "title": error.title}, "planned": {}}
     spec = _spec(configuration, options)
-    held = running.run(spec, plans.by_traces, patience=options.patience, until=until)
-    return {**held, "planned": plans.to_json()}
+    record = running.run(spec, made.by_traces, patience=options.patience, until=until)
+    return {**record, "planned": made.to_json()}
 
 
 def _spec(configuration: Configuration, options: argparse.Namespace) -> RunSpec:
@@ -162,15 +163,19 @@ def _reading(is_tiny: bool) -> GpuReading:
 
 def _words(entry: dict[str, Any]) -> str:
     """What came of it, for whoever looks on."""
-    peak = entry.get("peak")
     words = f"{entry['end']} after {entry.get('seconds', 0)} s"
-    for way in ("traces", "simulation"):
-        total = entry["planned"].get(way, {}).get("total_bytes")
-        if peak is not None and total:
-            words += f", {way} {total / peak['bytes'] - 1:+.1%}" if peak["bytes"] else ""
-    if entry["end"] != "finished" and entry.get("failure"):
+    if entry["failure"]:
         words += f": {entry['failure']['title']}"
-    return f"{words}, held {peak['bytes'] / 1e9:.2f} GB" if peak else words
+    run = held(entry)
+    if run is None:
+        return words
+    words += f", held {run.total / 1e9:.2f} GB"
+    for way in WAYS:
+        plan = planned(entry["planned"].get(way, {}))
+        # On a CPU a plan and a run tell of different things.
+        if plan is not None and run.reserved is not None:
+            words += f", {way} {plan.total / run.total - 1:+.1%}"
+    return words
 
 
 def _say(words: str) -> None:
