@@ -159,7 +159,7 @@ def test_a_page_is_made_of_the_figures_and_tells_of_no_machine(tmp_path: Path) -
     assert "| formulas | 2 | 7.5% | -10.0% | -10.0% | 0 of " in text
     assert "| traces | 2 | 1.0% | +2.0% | +0.0% | 0 of " in text
     assert f"| {names[2].name} | ran out of memory: ran out | 99.00 / 90.00 / - |" in text
-    assert "| traces | 2 | +0.6% / +1.1% | +0.6% / +1.0% | +100 / +100 |" in text
+    assert "| traces | 2 | +0.3% / +1.1% | +0.3% / +1.0% | +100 / +100 |" in text
     assert all(len(line) <= 120 for line in text.splitlines() if not line.startswith("|"))
     assert page(kept) == text and file_name(kept) == "2030-01-31-nvidia-h100-80gb-hbm3"
 
