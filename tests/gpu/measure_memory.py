@@ -1,6 +1,6 @@
 """What training really holds on this GPU against what its plan said, over many configurations.
 
-python -m tests.gpu.measure_memory --out FILE.json [--seconds 540] [--part N/M] [--only WORD] [--list]
+python -m tests.gpu.measure_memory [--out FILE.json] [--seconds 540] [--part N/M] [--only WORD] [--list]
 
 Each configuration is a run in a fresh process, as `sftui run` starts it: CUDA's memory returns only with its process,
 and what one run leaves cached in a warm process would be counted to the next. What that costs in imports is made up
@@ -73,12 +73,16 @@ def _measure(
     todo: list[Configuration], results: Results, reading: GpuReading, options: argparse.Namespace, until: float
 ) -> None:
     models = options.scratch / "models"
-    pytorch = _build(sorted({one.model for one in todo}), models, options.tiny)
+    built, pytorch = _build(sorted({one.model for one in todo}), models, options.tiny)
+    todo = [one for one in todo if one.model in built]
     results.describe(machine_of(reading, pytorch))
     with contextlib.closing(Planner(reading)) as planner:
-        for name in sorted({one.model for one in todo}):
+        for name in built:
             _say(f"looking at {name}")
-            planner.learn(models / name)
+            try:
+                planner.learn(models / name)
+            except SftuiError as error:
+                _say(f"it is planned by formulas alone: {error}")
         # All at once: they are made in this order while runs have the GPU.
         plans = [planner.plan(_spec(one, options), is_even=one.rows == "even") for one in todo]
         for configuration, its_plans in zip(todo, plans, strict=True):
@@ -86,7 +90,7 @@ def _measure(
                 return
             try:
                 entry = _entry(configuration, its_plans, options, until)
-            except running.CutOffError:
+            except (running.CutOffError, TimeoutError):
                 return
             results.add(configuration, entry)
             _say(f"{configuration.name}: {_words(entry)}")
@@ -98,11 +102,14 @@ def _entry(
     """A configuration's plans beside what its run held; a failure is an entry too."""
     try:
         made = plans.result()
-    except SftuiError as error:
-        return {"end": "not planned", "failure": {"kind": "SftuiError", "title": error.title}, "planned": {}}
-    spec = _spec(configuration, options)
-    record = running.run(spec, made.by_traces, patience=options.patience, until=until)
-    return {**record, "planned": made.to_json()}
+        spec = _spec(configuration, options)
+        record = running.run(spec, made.by_traces, patience=options.patience, until=until)
+    except (SftuiError, OSError) as error:
+        title = error.title if isinstance(error, SftuiError) else type(error).__name__
+        failure = {"kind": type(error).__name__, "title": title, "message": str(error)}
+        return {"end": "not begun", "failure": failure, "planned": {}}
+    # By now it is simulated, or nearly.
+    return {**record, "planned": made.to_json(max(0.0, until - time.monotonic()))}
 
 
 def _spec(configuration: Configuration, options: argparse.Namespace) -> RunSpec:
@@ -115,8 +122,8 @@ def _spec(configuration: Configuration, options: argparse.Namespace) -> RunSpec:
     return build_spec(configuration.values(str(options.scratch / "models" / configuration.model), str(rows), device))
 
 
-def _build(names: list[str], folder: Path, is_tiny: bool) -> dict[str, Any]:
-    """Build the models that are not there, all at once; returns what PyTorch told of itself. Raises SystemExit."""
+def _build(names: list[str], folder: Path, is_tiny: bool) -> tuple[list[str], dict[str, Any]]:
+    """Build the models that are not there, all at once; returns those that are, and what PyTorch told of itself."""
     folder.mkdir(parents=True, exist_ok=True)
     about = folder / "pytorch.json"
     missing = [name for name in names if not (folder / name).exists()]
@@ -131,16 +138,17 @@ def _build(names: list[str], folder: Path, is_tiny: bool) -> dict[str, Any]:
         for name in missing
     ]
     try:
-        for builder in builders:
+        for name, builder in zip(missing, builders, strict=True):
             told, _ = builder.communicate(timeout=_BUILD_SECONDS)
             if builder.returncode:
-                raise SystemExit(f"a model could not be built: exit status {builder.returncode}")
-            about.write_bytes(told.splitlines()[-1])
+                _say(f"{name} could not be built, and is left out: exit status {builder.returncode}")
+            else:
+                about.write_bytes(told.splitlines()[-1])
     finally:
         for builder in builders:
             builder.kill()
     found: dict[str, Any] = json.loads(about.read_bytes()) if about.exists() else {}
-    return found
+    return [name for name in names if (folder / name).exists()], found
 
 
 def _make_room(scratch: Path) -> None:
@@ -184,7 +192,9 @@ def _say(words: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the file of measurements, made or gone on with")
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu-measurements.json"), help="the file, made or gone on with"
+    )
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin and end within so many")
     parser.add_argument("--part", default="1/1", metavar="N/M", help="the Nth of M parts of the list")
     parser.add_argument(

@@ -28,9 +28,9 @@ class Planned:
     recorded: dict[str, Any]
     simulated: "Future[dict[str, Any]]"
 
-    def to_json(self) -> dict[str, Any]:
-        """All plans by their ways; waits for the simulation."""
-        return {**self.recorded, **self.simulated.result()}
+    def to_json(self, patience: float) -> dict[str, Any]:
+        """All plans by their ways; waits for the simulation. Raises TimeoutError after `patience` seconds."""
+        return {**self.recorded, **self.simulated.result(patience)}
 
 
 class Planner:
@@ -101,9 +101,9 @@ class Planner:
             simulation = cached_simulation(task.key)
             if simulation is None:
                 simulation = Simulation.from_json(self._runner().ask(task.question(), timeout=_SECONDS))
-        except SftuiError as error:
-            return {"problem": f"{error.title}: {error.message}"}
-        return {**_record(facts.plan(spec, simulation)), "seconds": round(simulation.seconds, 1)}
+            return {**_record(facts.plan(spec, simulation)), "seconds": round(simulation.seconds, 1)}
+        except Exception as error:  # noqa: BLE001 - what the run held is worth keeping without a simulation
+            return {"problem": str(error)}
 
     def _runner(self) -> WarmRunner:
         # One for each thread: a runner that is asked to simulate lets go of what it simulated for another.
