@@ -30,7 +30,7 @@ from tests.gpu import running
 from tests.gpu.comparison import WAYS, held, planned
 from tests.gpu.configurations import CONFIGURATIONS, Configuration, part_of, tiny
 from tests.gpu.planning import Planned, Planner
-from tests.gpu.results import Results, machine_of
+from tests.gpu.results import NOT_BEGUN, Results, machine_of
 from tests.gpu.rows import write_rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def _entry(
     except (SftuiError, OSError) as error:
         title = error.title if isinstance(error, SftuiError) else type(error).__name__
         failure = {"kind": type(error).__name__, "title": title, "message": str(error)}
-        return {"end": "not begun", "failure": failure, "planned": {}}
+        return {"end": NOT_BEGUN, "failure": failure, "planned": {}}
     # By now it is simulated, or nearly.
     return {**record, "planned": made.to_json(max(0.0, until - time.monotonic()))}
 
@@ -126,7 +126,7 @@ def _build(names: list[str], folder: Path, is_tiny: bool) -> tuple[list[str], di
     """Build the models that are not there, all at once; returns those that are, and what PyTorch told of itself."""
     folder.mkdir(parents=True, exist_ok=True)
     about = folder / "pytorch.json"
-    missing = [name for name in names if not (folder / name).exists()]
+    missing = [name for name in names if not (folder / name).is_dir()]
     _say(f"building {', '.join(missing)}" if missing else "all models are there")
     more = ["--tiny"] if is_tiny else []
     builders = [
@@ -148,7 +148,7 @@ def _build(names: list[str], folder: Path, is_tiny: bool) -> tuple[list[str], di
         for builder in builders:
             builder.kill()
     found: dict[str, Any] = json.loads(about.read_bytes()) if about.exists() else {}
-    return [name for name in names if (folder / name).exists()], found
+    return [name for name in names if (folder / name).is_dir()], found
 
 
 def _make_room(scratch: Path) -> None:

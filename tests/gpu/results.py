@@ -12,6 +12,7 @@ from core import paths
 from core.devices.gpu import GpuReading
 from tests.gpu.configurations import Configuration
 
+NOT_BEGUN = "not begun"
 _FORMAT = 1
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -27,8 +28,8 @@ class Results:
 
     @property
     def done(self) -> frozenset[str]:
-        """The names of what is measured."""
-        return frozenset(self._held["runs"])
+        """The names of what was run, whatever came of it; what could not be begun may be tried again."""
+        return frozenset(name for name, run in self._held["runs"].items() if run["end"] != NOT_BEGUN)
 
     def describe(self, machine: dict[str, Any]) -> None:
         """Keep where it is measured. Raises ValueError if the file has measurements of another machine."""

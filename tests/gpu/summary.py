@@ -30,7 +30,7 @@ from tests.gpu.comparison import (
     planned,
 )
 from tests.gpu.configurations import Configuration
-from tests.gpu.results import read_results
+from tests.gpu.results import NOT_BEGUN, read_results
 
 _FOLDER = Path(__file__).parent / "measurements"
 # Words of the machine: paths, and what libraries printed.
@@ -40,14 +40,18 @@ _FAILURE = ("kind", "title", "step")
 
 
 def merged(files: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several files of one machine as one; of a run that is in several, the last counts. Raises ValueError."""
+    """Several files of one machine as one; of a run in several, the last one begun counts. Raises ValueError."""
     first, *_ = files
     for one in files:
         differing = [name for name in ("gpu", "driver", "versions") if one["machine"][name] != first["machine"][name]]
         if differing:
             raise ValueError(f"these were not measured in the same place: {', '.join(differing)} differ")
-    runs = {name: run for one in files for name, run in one["runs"].items()}
-    return {**first, "runs": {name: _kept(run) for name, run in runs.items()}}
+    runs: dict[str, Any] = {}
+    for name, run in ((name, run) for one in files for name, run in one["runs"].items()):
+        if name not in runs or run["end"] != NOT_BEGUN:
+            runs[name] = _kept(run)
+    machine = {**first["machine"], "date": min(one["machine"]["date"] for one in files)}
+    return {**first, "machine": machine, "runs": runs}
 
 
 def page(results: dict[str, Any]) -> str:

@@ -148,7 +148,8 @@ def test_a_page_is_made_of_the_figures_and_tells_of_no_machine(tmp_path: Path) -
     other = Results(tmp_path / "second.json")
     other.describe({**MACHINE, "date": "2030-02-01"})
     other.add(names[2], {**run_of(79 * GB, 99 * GB, 90 * GB, end="ran out of memory"), "log": "secret"})
-    assert other.done == {names[2].name}
+    other.add(names[1], {"end": "not begun", "failure": {"title": "no disk"}, "planned": {}})
+    assert other.done == {names[2].name}, "what was not begun is to be tried again"
 
     assert main([str(tmp_path / "first.json"), str(tmp_path / "second.json"), "--into", str(tmp_path / "kept")]) == 0
     kept = read_results(tmp_path / "kept" / "2030-01-31-nvidia-h100-80gb-hbm3.json")
