@@ -16,6 +16,7 @@ from core.cli_results import add_result_commands
 from core.cli_runs import DONE, add_run_commands, complain, start
 from core.errors import SftuiError
 from core.text import safe
+from core.version import version
 
 OpenApp = Callable[..., int]
 WRONG_USE, DOES_NOT_FIT = 2, 3
@@ -47,9 +48,7 @@ def main(arguments: Sequence[str] | None = None, open_app: OpenApp | None = None
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sftui", description="Fine-tune language models from a terminal.")
-    from importlib import metadata
-
-    parser.add_argument("--version", action="version", version=f"sftui {metadata.version('sftui')}")
+    parser.add_argument("--version", action="version", version=f"sftui {version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, action: Callable[..., int], help: str, *, with_json: bool = True) -> argparse.ArgumentParser:

@@ -66,7 +66,13 @@ def examine(environ: Mapping[str, str]) -> tuple[Finding, ...]:
 
 
 def _packages() -> Iterator[Finding]:
-    for line in metadata.requires("sftui") or ():
+    try:
+        wanted = metadata.requires("sftui") or []
+    except metadata.PackageNotFoundError:
+        words = "runs from its source, and is not installed: the versions of what it needs are not looked at"
+        yield Finding("sftui", "warning", words, "pip install . in the folder of its source")
+        return
+    for line in wanted:
         parts = _REQUIREMENT.match(line)
         if parts is None or parts["marker"]:
             # What only tests or development need.

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from core.data.facts import DataFacts, Progress
@@ -23,6 +22,7 @@ from core.data.sources import SourceFiles, find_files
 from core.errors import SftuiError
 from core.models.blobs import DownloadCancelledError
 from core.paths import cache_home
+from core.version import version
 
 # Of what is kept, beside the version of sftui: raise it when reading, mapping or the store change what is in it.
 _FORMAT = 2
@@ -141,7 +141,7 @@ def _key(request: CheckRequest, sources: Sequence[SourceFiles], files: Sequence[
         ]
         for source, group in zip(sources, files, strict=True)
     ]
-    return hashlib.sha256(json.dumps([_FORMAT, version("sftui"), request.columns, parts]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_FORMAT, version(), request.columns, parts]).encode()).hexdigest()[:32]
 
 
 def _read(folder: Path) -> DataFacts | None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ from core.data.learn_from import LearnFrom, learn_from
 from core.data.rows import Form
 from core.paths import cache_home, expand
 from core.spec.run_spec import RunSpec
+from core.version import version
 
 _FORMAT = 1
-_MAKERS = ("transformers", "tokenizers", "trl", "sftui")
+_MAKERS = ("transformers", "tokenizers", "trl")
 _TOKENIZER_FILES = (
     "*.json",
     "*.jinja",
@@ -100,4 +101,4 @@ def _hash_file(file: Path, _changed: int, _size: int) -> str:
 
 @cache
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _MAKERS}
+    return {name: metadata.version(name) for name in _MAKERS} | {"sftui": version()}

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
@@ -31,6 +30,7 @@ from core.training.troubles import TroubleDesk
 from core.training.waiting import Wait, take_device
 from core.training.watch import MachineWatch
 from core.training.worker import TrainingWorker
+from core.version import version
 
 _TICK_SECONDS = 0.1
 _LAST_WORD_SECONDS = 30.0
@@ -94,7 +94,7 @@ class Runner:
                     model=spec.model_name_or_path,
                     method=spec.method,
                     pid=os.getpid(),
-                    version=metadata.version("sftui"),
+                    version=version(),
                     warm=self._warm,
                 )
             )

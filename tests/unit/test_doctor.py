@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +48,21 @@ def test_what_is_not_installed_is_missing_and_what_is_too_old_is_said(
     assert "→ pip install 'no-such-package>=2'" in told
     assert "while sftui is made for <1" in told
     assert "hypothesis" not in told
+
+
+def test_a_source_tree_that_nobody_installed_is_told_of_and_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def not_there(name: str) -> Any:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", not_there)
+    monkeypatch.setattr(metadata, "version", not_there)
+    assert main(["doctor"]) == 0
+    assert "runs from its source, and is not installed" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == "sftui not installed\n"
 
 
 @pytest.mark.parametrize(
