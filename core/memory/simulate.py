@@ -27,7 +27,7 @@ from core.memory.quick_fake import QuickFakeMode
 from core.memory.simulated import Simulation, SimulationTask, cached_simulation, keep_simulation, refuse
 from core.memory.simulated_gpu import AsOnGpu, bitsandbytes_as_on_gpu, replaced, trl_as_on_gpu
 from core.memory.simulated_memory import MemoryCount
-from core.memory.simulated_model import constants, materialize, meta_model, weights_unpacked_by_size
+from core.memory.simulated_model import constants, materialize, meta_model, used_twice, weights_unpacked_by_size
 from core.memory.simulated_offloading import offloading
 from core.models.architecture import detect
 from core.models.loading import LoadRequest
@@ -86,6 +86,10 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
         stack.enter_context(weights_unpacked_by_size())
         stack.enter_context(QuickFakeMode())
         materialize(model)
+        count.used_twice = used_twice(model)
+        # So transformers loads on a GPU: it takes room for all weights, and gives it back to them.
+        base = [one for one in model.parameters() if not (spec.use_peft and one.requires_grad)]
+        count.pass_through(sum(one.numel() * one.element_size() for one in base))
         for tensor in (*model.parameters(), *model.buffers(), *constants(model)):
             count.take(tensor)
         around: AbstractContextManager[Any] = contextlib.nullcontext()

@@ -2,6 +2,7 @@
 
 import weakref
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,8 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
         self.part: Part = "fixed"
         self.is_on_host = False
         """Whether what is made now lies elsewhere. It is counted when an operation takes it from there."""
+        self.used_twice: Collection[torch.Size] = ()
+        """Shapes of weights that a step uses in two places, such as a table that is the output head too."""
         self.live: Counter[str] = Counter()
         """Bytes by part."""
         self.at_peak: Counter[str] = Counter()
@@ -75,6 +78,9 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
         if function is _ASKS_FOR_THE_DEVICE:
             # Two of three, and nothing to count.
             return arguments[0].fake_device
+        if function is _aten.add.Tensor and self._is_sum_of_gradients(*arguments):
+            # Autograd would add it up in place, which it does not while someone watches.
+            return arguments[0].add_(arguments[1])
         made = self._do(function, arguments, keywords or {})
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
@@ -85,6 +91,12 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
     def _should_skip_dynamo(cls) -> bool:
         # Nobody compiles here, and keeping out of its way costs as much as an operation.
         return False
+
+    def _is_sum_of_gradients(self, one: Any, other: Any) -> bool:
+        if torch.is_grad_enabled() or torch._C._current_autograd_node() is None:
+            return False
+        shape = getattr(one, "shape", None)
+        return shape in self.used_twice and shape == getattr(other, "shape", None)
 
     def _do(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if function in _ASKS_FOR_A_VALUE:

@@ -192,6 +192,13 @@ def constants(model: Any) -> list[torch.Tensor]:
     return found
 
 
+def used_twice(model: Any) -> frozenset[torch.Size]:
+    """The shape of an embedding that is the output head too."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    shares = head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", embedding)
+    return frozenset([embedding.weight.shape]) if shares else frozenset()
+
+
 def _keep_as_stored(model: Any, folder: Path) -> None:
     """Give weights that are not quantized the types of the files, where they keep them: see comes_as_stored."""
     types = {tensor.name: _STORED[tensor.dtype] for tensor in read_tensors(folder) if tensor.dtype in _STORED}

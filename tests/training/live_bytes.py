@@ -67,6 +67,7 @@ def run_for_real(spec: RunSpec, batch: Batch, folder: Path, tokens: int = TOKENS
     from datasets import Dataset
     from transformers import AutoTokenizer
 
+    from core.memory.simulated_model import used_twice
     from core.memory.simulated_offloading import offloading
 
     torch.manual_seed(0)
@@ -88,6 +89,7 @@ def run_for_real(spec: RunSpec, batch: Batch, folder: Path, tokens: int = TOKENS
         Whereabouts(),
     )
     count = _RealCount(1, masks_are_plain=True, on_gpu=False)
+    count.used_twice = used_twice(model)
     for tensor in (*model.parameters(), *model.buffers(), *_constants(model)):
         count.take(tensor)
     count.part = "body"
