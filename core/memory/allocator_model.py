@@ -1,7 +1,7 @@
 """A model of PyTorch's caching allocator for CUDA: where blocks lie, and what it reserves of the device for them.
 
-After c10/cuda/CUDACachingAllocator.cpp, without expandable segments, with one stream, and on a device that has room:
-there it never has to give cached segments back.
+After c10/cuda/CUDACachingAllocator.cpp, with one stream, and on a device that has room: there it never has to give
+cached segments back.
 """
 
 from __future__ import annotations
@@ -75,12 +75,9 @@ class AllocatorModel:
         """Take a block for `size` bytes, at least one."""
         size = rounded(size)
         small = size <= _SMALL_SIZE
-        pool = self._small if small else self._large
-        place = bisect.bisect_left(pool, (size,))
-        block = pool.pop(place)[2] if place < len(pool) else self._new_segment(size, small)
+        block = self._free_block(size, small) or self._new_segment(size, small)
         block.free = False
-        rest = block.size - size
-        if rest >= _MIN_BLOCK if small else rest > _SMALL_SIZE:
+        if self._is_split(block, block.size - size):
             self._split(block, size)
         self.allocated += block.size
         self.allocated_peak = max(self.allocated_peak, self.allocated)
@@ -97,6 +94,15 @@ class AllocatorModel:
             self._forget(after)
             block = _join(block, after)
         self._keep(block)
+
+    def _free_block(self, size: int, small: bool) -> Block | None:
+        """Take the one that fits best out of those that are free."""
+        pool = self._small if small else self._large
+        place = bisect.bisect_left(pool, (size,))
+        return pool.pop(place)[2] if place < len(pool) else None
+
+    def _is_split(self, block: Block, rest: int) -> bool:
+        return rest >= _MIN_BLOCK if block.small else rest > _SMALL_SIZE
 
     def _new_segment(self, size: int, small: bool) -> Block:
         segment = _segment_size(size)
@@ -122,6 +128,56 @@ class AllocatorModel:
     def _forget(self, block: Block) -> None:
         pool = self._small if block.small else self._large
         del pool[bisect.bisect_left(pool, (block.size, block.address))]
+
+
+class GrowingAllocator(AllocatorModel):
+    """The same with expandable segments: one for small blocks and one for large ones, which grow at their ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[bool, Block] = {}
+        """The last block of each segment, by whether it is of small ones."""
+
+    def _free_block(self, size: int, small: bool) -> Block | None:
+        pool = self._small if small else self._large
+        place = bisect.bisect_left(pool, (size,))
+        if place < len(pool) and pool[place][2] is self._last[small] and place + 1 < len(pool):
+            # What can grow counts as larger than all others.
+            place += 1
+        return pool.pop(place)[2] if place < len(pool) else None
+
+    def _is_split(self, block: Block, rest: int) -> bool:
+        return rest >= _MIN_BLOCK
+
+    def _new_segment(self, size: int, small: bool) -> Block:
+        """Let a segment grow, by whole pages, until what is free at its end is large enough."""
+        page = _SMALL_SEGMENT if small else _LARGE_SEGMENT
+        last = self._last.get(small)
+        there = last.size if last is not None and last.free else 0
+        more = -(-(size - there) // page) * page
+        self.reserved += more
+        self.reserved_peak = max(self.reserved_peak, self.reserved)
+        if last is not None and last.free:
+            self._forget(last)
+            last.size += more
+            return last
+        block = Block(0 if last is None else last.address + last.size, more, small)
+        block.previous = last
+        if last is not None:
+            last.next = block
+        self._last[small] = block
+        return block
+
+    def _split(self, block: Block, size: int) -> None:
+        super()._split(block, size)
+        assert block.next is not None
+        if self._last[block.small] is block:
+            self._last[block.small] = block.next
+
+    def _keep(self, block: Block) -> None:
+        if block.next is None:
+            self._last[block.small] = block
+        super()._keep(block)
 
 
 def rounded(size: int) -> int:

@@ -67,7 +67,13 @@ class LayerKind:
     """For the backward pass, without what adapters add."""
     beyond: Growth
     """What it holds beyond all that is kept, at most, while it is computed again and gone through backwards."""
+    least: float
+    """The same for few tokens, where weights weigh more: bytes."""
     inputs: tuple[Input, ...]
+
+    def beyond_of(self, rows: int, tokens: int) -> float:
+        """What it holds beyond all that is kept for so many rows of so many tokens."""
+        return max(self.beyond.of(rows, tokens), self.least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +191,7 @@ def _kind_row(kind: LayerKind) -> list[Any]:
     inputs = [
         [one.name, one.width, one.element_bytes, one.tensor, one.is_kept, one.wants_gradient] for one in kind.inputs
     ]
-    return [kind.count, kind.weights, _growth_row(kind.kept), _growth_row(kind.beyond), inputs]
+    return [kind.count, kind.weights, _growth_row(kind.kept), _growth_row(kind.beyond), kind.least, inputs]
 
 
 def _model_row(trace: ModelTrace) -> list[Any]:
@@ -209,12 +215,12 @@ def _growth(row: Any) -> Growth:
 
 
 def _kind(row: Any) -> LayerKind:
-    count, weights, kept, beyond, rows = row
+    count, weights, kept, beyond, least, rows = row
     inputs = tuple(
         Input(str(name), float(width), int(element), int(tensor), bool(is_kept), bool(wants_gradient))
         for name, width, element, tensor, is_kept, wants_gradient in rows
     )
-    return LayerKind(int(count), int(weights), _growth(kept), _growth(beyond), inputs)
+    return LayerKind(int(count), int(weights), _growth(kept), _growth(beyond), float(least), inputs)
 
 
 def _model(row: Any) -> ModelTrace:

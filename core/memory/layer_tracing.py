@@ -28,6 +28,7 @@ from core.models.inventory import trusts_own_code
 
 # Multiples of what linear attention works through at a time; far enough apart to tell pairs from tokens.
 _LENGTHS = (768, 1536, 3072)
+_SHORT = 256
 DTYPES = {16: torch.bfloat16, 32: torch.float32}
 # Others are offloaded much as these are.
 _OFFLOADED: tuple[Trained, ...] = ("all", "adapters", "adapters on 4 bit")
@@ -99,6 +100,7 @@ def trace(
     if not worked[0].is_in_line_with(worked[1]):
         lengths.insert(0, _LENGTHS[0])
         worked.insert(0, go(_LENGTHS[0], backwards=True))
+    short = go(_SHORT, backwards=True)
     passes = worked if trained == "all" else [go(tokens, backwards=False) for tokens in lengths]
     kinds = [
         LayerKind(
@@ -106,6 +108,7 @@ def trace(
             weights=sum(parameter.numel() for parameter in model.layers[index].parameters()),
             kept=_growth([one.seen[index].kept for one in passes]),
             beyond=_growth([one.seen[index].working - one.seen[index].kept for one in worked]),
+            least=short.seen[index].working - short.seen[index].kept,
             inputs=tuple(_inputs(passes[-1].seen[index], passes[-1].kept_inputs)),
         )
         for index, count in enumerate([1, *model.counts])

@@ -13,6 +13,7 @@ from core.data.facts import DataFacts
 from core.data.packing import packing_problems
 from core.data.request import held_out_request, training_request
 from core.data.token_statistics import TokenStatistics
+from core.devices.allocator import segments_grow
 from core.devices.choose import ChosenDevice, choose_device
 from core.devices.gpu import GpuMonitor, GpuReading
 from core.devices.host import HostSnapshot, read_host
@@ -225,7 +226,8 @@ def make_plan(
     """The plan of a spec over what is known; fast enough for every key. A simulation is of this very spec.
 
     `lengths` are those of all rows; without them rows are taken to be as long as max_length. Pure but for
-    CUDA_VISIBLE_DEVICES, the files of an adapter to start from, and the record of earlier runs.
+    CUDA_VISIBLE_DEVICES, what is set for PyTorch's allocator, the files of an adapter to start from, and the record of
+    earlier runs.
     """
     problems: list[Problem] = []
     try:
@@ -283,7 +285,9 @@ def make_plan(
         problems += simulation_problems(memory, simulation)
         memory = with_simulation(memory, simulation)
     known = calibration_for(chosen.gpu.name, gpus.driver_version, versions_here()) if chosen.gpu is not None else None
-    memory = with_allocator(memory, on_gpu=on_gpu, simulation=simulation, calibration=known)
+    memory = with_allocator(
+        memory, held, on_gpu=on_gpu, segments_grow=segments_grow(os.environ), simulation=simulation, calibration=known
+    )
     word, reason = verdict(memory, device.free_bytes)
     return Plan(memory, device, word, reason, tuple(choices), tuple(problems))
 

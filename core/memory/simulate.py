@@ -46,7 +46,7 @@ def simulate_task(task: SimulationTask) -> Simulation:
     refuse(task.spec, architecture, task.shape)
     request = LoadRequest(task.folder, architecture, task.dtype, task.spec.attn_implementation, "cpu")
     try:
-        simulation = simulate(task.spec, request, task.shape, on_gpu=task.on_gpu)
+        simulation = simulate(task.spec, request, task.shape, on_gpu=task.on_gpu, grows=task.segments_grow)
     except SftuiError:
         raise
     except Exception as error:
@@ -59,8 +59,10 @@ def simulate_task(task: SimulationTask) -> Simulation:
     return simulation
 
 
-def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: bool) -> Simulation:
+def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: bool, grows: bool = True) -> Simulation:
     """What two steps on batches of this shape hold. The request's device is of no weight.
+
+    `grows` is whether the segments of the GPU's allocator do.
 
     Right only for what `why_not_simulated` finds nothing in. Raises whatever the model's code raises on fake tensors.
     """
@@ -72,7 +74,7 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
     if "flash" in (request.attention or ""):
         # It keeps what the fused kernels of SDPA keep, and needs no mask.
         request, plain = replace(request, attention="sdpa"), True
-    count = MemoryCount(max(selected, 1), masks_are_plain=plain, on_gpu=on_gpu)
+    count = MemoryCount(max(selected, 1), masks_are_plain=plain, on_gpu=on_gpu, grows=grows)
     on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     if on_gpu:
         on_device = functools.partial(AsOnGpu, count.pass_through)

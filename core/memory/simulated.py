@@ -23,7 +23,7 @@ from core.spec.run_spec import RunSpec
 from core.spec.trl_arguments import OFFLOADING
 from core.text import safe
 
-_FORMAT = 2
+_FORMAT = 3
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 _OF_NO_WEIGHT = (
     "logging_", "log_", "save_", "eval_", "hub_", "adam_", "dataloader_", "report_", "run_name", "lr_", "warmup_",
@@ -113,6 +113,8 @@ class SimulationTask:
     on_gpu: bool
     """As on a GPU, or as on the CPU."""
     shape: BatchShape
+    segments_grow: bool = True
+    """Those of the GPU's allocator."""
 
     @functools.cached_property
     def what(self) -> dict[str, Any]:
@@ -123,6 +125,7 @@ class SimulationTask:
             "dtype": self.dtype,
             "on_gpu": self.on_gpu,
             "shape": asdict(self.shape),
+            "segments_grow": self.segments_grow,
             "skip_modules": self.spec.sftui.skip_modules,
             "train_vision": self.spec.sftui.train_vision,
             "start": self._start,
@@ -166,6 +169,7 @@ class SimulationTask:
             "dtype": self.dtype,
             "on_gpu": self.on_gpu,
             "shape": asdict(self.shape),
+            "segments_grow": self.segments_grow,
         }
 
     @classmethod
@@ -178,6 +182,7 @@ class SimulationTask:
             dtype=value["dtype"],
             on_gpu=value["on_gpu"],
             shape=BatchShape(**value["shape"]),
+            segments_grow=value["segments_grow"],
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from core.memory.allocator_model import AllocatorModel, Block, HostAllocator
+from core.memory.allocator_model import AllocatorModel, Block, GrowingAllocator, HostAllocator
 
 Part = Literal["fixed", "batch", "body", "head", "optimizer"]
 
@@ -25,10 +25,11 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
 
     Goes above a FakeTensorMode. `part` says what the storages made now belong to. `selected` is how many tokens are
     trained: fake tensors have no values, so whoever selects those by a mask gets as many. `masks_are_plain` is the
-    answer to whether a condition holds for all of a mask: that there is no padding, or one sequence a row.
+    answer to whether a condition holds for all of a mask: that there is no padding, or one sequence a row. On a GPU
+    the allocator's segments may be such that grow.
     """
 
-    def __init__(self, selected: int, *, masks_are_plain: bool, on_gpu: bool) -> None:
+    def __init__(self, selected: int, *, masks_are_plain: bool, on_gpu: bool, grows: bool = True) -> None:
         super().__init__()
         self.part: Part = "fixed"
         self.is_on_host = False
@@ -38,7 +39,7 @@ class MemoryCount(TorchDispatchMode):  # type: ignore[misc]
         self.live: Counter[str] = Counter()
         """Bytes by part."""
         self.at_peak: Counter[str] = Counter()
-        self.allocator = AllocatorModel() if on_gpu else HostAllocator()
+        self.allocator = HostAllocator() if not on_gpu else GrowingAllocator() if grows else AllocatorModel()
         self._blocks: dict[int, tuple[weakref.ref[Any], Block, Part, int]] = {}
         self._selected = selected
         self._masks_are_plain = masks_are_plain

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from core.devices.allocator import segments_grow
 from core.memory.batch_shape import BatchShape
 from core.memory.estimate import MemoryEstimate, MemoryPart
 from core.memory.simulated import Simulation, SimulationTask
@@ -25,7 +27,8 @@ def simulation_task(spec: RunSpec, model: ModelFacts, plan: Plan, shape: BatchSh
     """What to simulate for a spec as it is planned."""
     dtype = next(choice.value for choice in plan.choices if choice.name == "dtype")
     on_gpu = plan.device.kind == "gpu"
-    return SimulationTask(spec, model.folder, model.architecture.auto_class, dtype, on_gpu, shape)
+    grows = segments_grow(os.environ)
+    return SimulationTask(spec, model.folder, model.architecture.auto_class, dtype, on_gpu, shape, grows)
 
 
 def with_simulation(memory: MemoryEstimate, simulation: Simulation) -> MemoryEstimate:

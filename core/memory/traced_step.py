@@ -42,7 +42,7 @@ def traced_step(
 
     def layer(kind: LayerKind) -> tuple[float, float]:
         kept = kind.kept.of(rows, tokens) + _added(kind, shares, step) + summed
-        beyond = kind.beyond.of(rows, tokens) - _gone_early(kind, shares, step)
+        beyond = kind.beyond_of(rows, tokens) - _gone_early(kind, shares, step) + _dropped_out(kind, shares, step)
         for one in kind.inputs:
             if one.name in sides:
                 kept += shares[one.name] * dora_kept(step, *sides[one.name], wants_gradient=one.wants_gradient)
@@ -50,7 +50,7 @@ def traced_step(
         return kept, beyond
 
     def left(kind: LayerKind, whole: LayerKind) -> tuple[float, float]:
-        return kind.kept.of(rows, tokens) + _twice(whole, shares, step), kind.beyond.of(rows, tokens)
+        return kind.kept.of(rows, tokens) + _twice(whole, shares, step), kind.beyond_of(rows, tokens)
 
     stays = away or trace
     stream, entry = (one * rows * tokens * (away is None) for one in (trace.stream, trace.entry))
@@ -163,6 +163,14 @@ def _gone_early(kind: LayerKind, shares: Mapping[str, float], step: Step) -> flo
         return 0.0
     last = kind.inputs[-1]
     return shares.get(last.name, 0.0) * last.width * _mask(last, step) * step.tokens
+
+
+def _dropped_out(kind: LayerKind, shares: Mapping[str, float], step: Step) -> float:
+    """Bytes of the widest tensor with something dropped out of it, in an adapter's own type until it is cast."""
+    if not step.dropout or step.adapter_element <= step.element:
+        return 0.0
+    widest = max((one.width for one in kind.inputs if shares.get(one.name)), default=0.0)
+    return widest * step.adapter_element * step.tokens
 
 
 def _mask(one: Input, step: Step) -> int:

@@ -1,7 +1,6 @@
 """What an export is asked for, how far it is, and what came of it. Light: the work is done in a process of its own."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import IO, Any, Literal
 
 from core.errors import SftuiError
 from core.runs.folder import RunFolder
-from core.runs.launch import RUNNER_DEFAULTS, RUNNER_ENVIRONMENT
+from core.runs.launch import runner_environment
 
 Kind = Literal["adapter", "merged", "gguf", "trl", "push"]
 KINDS: Mapping[Kind, str] = {
@@ -105,7 +104,7 @@ def start_export(run: RunFolder, request: ExportRequest, output: int | IO[bytes]
     """Start the process and return at once. It has a session of its own, and writes its lines to `output`."""
     return subprocess.Popen(
         [sys.executable, "-m", "core.results.export_process", str(run.path), json.dumps(asdict(request))],
-        env={**RUNNER_DEFAULTS, **os.environ, **RUNNER_ENVIRONMENT},
+        env=runner_environment(),
         start_new_session=True,
         stdin=subprocess.DEVNULL,
         stdout=output,

@@ -14,13 +14,14 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from core import paths
+from core.devices.allocator import allocator_environment
 from core.devices.choose import ChosenDevice, choose_device, cuda_environment, device_name
 from core.devices.gpu import GpuMonitor
 from core.errors import SftuiError
 from core.runs.folder import RunFolder, all_runs
 from core.runs.queue import needed_bytes, taken, tickets
 
-RUNNER_ENVIRONMENT = {
+_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
     # The folder that the user happens to be in may hold a torch.py.
@@ -36,7 +37,7 @@ RUNNER_ENVIRONMENT = {
 }
 # What the user has set goes first. Threads that spin while they wait make a step ten times slower on a CPU that others
 # use too; sleeping ones cost nothing on one that nobody else uses.
-RUNNER_DEFAULTS = {
+_DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # Rows become tokens on all cores; the tokenizers library itself takes care of forks.
     "TOKENIZERS_PARALLELISM": "true",
@@ -265,6 +266,11 @@ def _device(wish: str, needs_bytes: int | None = None, preferred: str = "") -> C
         monitor.close()
 
 
+def runner_environment(more: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The environment of a process that has the libraries: ours, the user's, and what must be."""
+    return {**_DEFAULTS, **os.environ, **allocator_environment(os.environ), **_ENVIRONMENT, **more}
+
+
 def _spawn(
     module: str,
     arguments: list[str],
@@ -276,7 +282,7 @@ def _spawn(
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        env={**RUNNER_DEFAULTS, **os.environ, **RUNNER_ENVIRONMENT, **more},
+        env=runner_environment(more),
         start_new_session=True,
         stdin=stdin,
         stdout=output,

@@ -14,7 +14,7 @@ from core.models.tokenizer import load_tokenizer
 from core.runs import events
 from core.runs.checkpoints import MANIFEST, commit, find_damage, place_of, staging
 from core.runs.folder import RunFolder
-from core.runs.launch import RUNNER_ENVIRONMENT
+from core.runs.launch import runner_environment
 from tests.safety.hostile_files import escaping_templates, marking_code, pickled, saved_by_torch
 from tests.tiny import write_rows
 from tests.training.runs import make_run
@@ -97,7 +97,7 @@ def test_a_runner_unpickles_nothing_even_for_a_library_that_asks(
     import torch
 
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    for name, value in RUNNER_ENVIRONMENT.items():
+    for name, value in runner_environment().items():
         monkeypatch.setenv(name, value)
     for number, form in enumerate((pickled, saved_by_torch)):
         file = tmp_path / f"{number}.pt"

@@ -54,7 +54,8 @@ def planned(
     held = held_in_step(
         memory, spec, weights, architecture, adapted, dtype="bfloat16", attention=attention, shape=shape, on_gpu=True
     )
-    return with_allocator(with_step(memory, spec, shape, held), on_gpu=True, simulation=None, calibration=None)
+    memory = with_step(memory, spec, shape, held)
+    return with_allocator(memory, held, on_gpu=True, segments_grow=False, simulation=None, calibration=None)
 
 
 @pytest.mark.parametrize(

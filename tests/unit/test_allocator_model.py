@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from core.memory.allocator_model import AllocatorModel, Block, HostAllocator
+from core.memory.allocator_model import AllocatorModel, Block, GrowingAllocator, HostAllocator
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -90,17 +90,42 @@ def test_holes_are_what_is_reserved_beyond_what_is_allocated() -> None:
     assert (model.allocated, model.reserved) == (22 * MIB, 46 * MIB)
 
 
-def test_no_two_blocks_overlap_and_all_bytes_come_back() -> None:
+def test_a_segment_that_grows_has_no_ends_in_between() -> None:
+    model = GrowingAllocator()
+    first, second = model.allocate(12 * MIB), model.allocate(12 * MIB)
+    # Pages of 20 MiB, and no block counts for more than it is asked for.
+    assert (model.allocated, model.reserved) == (24 * MIB, 40 * MIB)
+    model.free(first)
+    model.free(second)
+    assert model.allocate(40 * MIB).address == 0
+    assert model.reserved == 40 * MIB
+    # Small blocks have a segment of their own, with pages of 2 MiB.
+    model.allocate(512)
+    assert model.reserved == 42 * MIB
+
+
+def test_what_is_free_at_its_end_is_taken_last_and_grows_by_what_is_missing() -> None:
+    model = GrowingAllocator()
+    hole, kept = model.allocate(30 * MIB), model.allocate(5 * MIB)
+    model.free(hole)
+    # 5 MiB are free at the end, which would fit better.
+    assert model.allocate(4 * MIB).address == hole.address
+    assert model.allocate(27 * MIB).address == kept.address + kept.size
+    assert model.reserved == 40 * MIB + 2 * 20 * MIB
+
+
+@pytest.mark.parametrize("kind", [AllocatorModel, GrowingAllocator])
+def test_no_two_blocks_overlap_and_all_bytes_come_back(kind: type[AllocatorModel]) -> None:
     chance = random.Random(3)
-    model = AllocatorModel()
+    model = kind()
     taken: list[Block] = []
     for _ in range(3000):
         if taken and chance.random() < 0.5:
             model.free(taken.pop(chance.randrange(len(taken))))
         else:
             taken.append(model.allocate(int(2 ** chance.uniform(4, 25))))
-    spans = sorted((block.address, block.address + block.size) for block in taken)
-    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    spans = sorted((block.small, block.address, block.address + block.size) for block in taken)
+    assert all(one[0] != other[0] or one[2] <= other[1] for one, other in pairwise(spans))
     assert model.allocated == sum(block.size for block in taken) <= model.reserved
     for block in taken:
         model.free(block)
