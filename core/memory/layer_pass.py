@@ -28,7 +28,7 @@ from core.models.inventory import float32_names
 from core.models.target_names import is_router
 from core.models.towers import find_towers, within
 
-# With one row, transposed tensors can be looked at without being copied: a rarer case.
+# With one row, transposed tensors can be looked at without being copied: another case for some models.
 ROWS = 2
 _RANK = 8
 
@@ -106,17 +106,17 @@ class ExampleLayers:
 
 
 class Pass(MemoryCount):
-    """One pass over two rows of so many tokens: forwards, and unless only what is kept is asked for, backwards.
+    """One pass over rows of so many tokens: forwards, and unless only what is kept is asked for, backwards.
 
     What adapters add to what is kept is arithmetic, and when it goes again is not: backwards it goes with adapters.
     """
 
     def __init__(
         self, model: ExampleLayers, attention: AttentionKind, tokens: int, trained: Trained, *, on_gpu: bool,
-        backwards: bool, offloads: bool = False,
+        backwards: bool, offloads: bool = False, rows: int = ROWS,
     ) -> None:  # fmt: skip
         super().__init__(1, masks_are_plain=attention != "masked", on_gpu=on_gpu)
-        self.tokens = tokens
+        self.rows, self.tokens = rows, tokens
         self.seen = [Seen() for _ in model.layers]
         self._current: Seen | None = None
         self._hooks: list[Any] = []
@@ -161,7 +161,7 @@ class Pass(MemoryCount):
 
     def _go(self, model: ExampleLayers) -> None:
         self.part = "batch"
-        ids = torch.empty((ROWS, self.tokens), dtype=torch.long)
+        ids = torch.empty((self.rows, self.tokens), dtype=torch.long)
         mask = torch.empty_like(ids)
         self.part = "body"
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model.dtype != torch.float32):
@@ -260,7 +260,7 @@ class Pass(MemoryCount):
 
     def _given(self, name: str, tensor: torch.Tensor) -> None:
         if self._current is not None and (storage := self._storage_of(tensor)) is not None:
-            width = tensor.numel() / (ROWS * self.tokens)
+            width = tensor.numel() / (self.rows * self.tokens)
             self._current.inputs.append((name, width, tensor.element_size(), tensor.requires_grad, storage))
 
     def _leave(self, seen: Seen, output: Any) -> None:

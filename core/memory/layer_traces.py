@@ -117,15 +117,17 @@ class LayerTraces:
         return _device(on_gpu) in self.devices
 
     def find(
-        self, attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool, offloads: bool = False
-    ) -> ModelTrace | None:
+        self, attention: AttentionKind, trained: Trained, *, bits: int, on_gpu: bool, offloads: bool = False,
+        one_row: bool = False,
+    ) -> ModelTrace | None:  # fmt: skip
         """The step under these conditions."""
         # Those of a special kind are traced only where they differ.
         alike = {"adapters on 8 bit": ("adapters on 4 bit", "adapters"), "all": ()}.get(trained, ("adapters",))
         for kind in (trained, *alike):
-            name = condition(attention, kind, bits=bits, on_gpu=on_gpu, offloads=offloads)
-            if (found := self.by_condition.get(name)) is not None:
-                return found
+            for alone in (True, False) if one_row else (False,):
+                name = condition(attention, kind, bits=bits, on_gpu=on_gpu, offloads=offloads, one_row=alone)
+                if (found := self.by_condition.get(name)) is not None:
+                    return found
         return None
 
     def joined(self, other: "LayerTraces") -> "LayerTraces":
@@ -147,12 +149,15 @@ class LayerTraces:
             raise ValueError(f"no traces: {error}") from error
 
 
-def condition(attention: AttentionKind, trained: str, *, bits: int, on_gpu: bool, offloads: bool = False) -> str:
+def condition(
+    attention: AttentionKind, trained: str, *, bits: int, on_gpu: bool, offloads: bool = False, one_row: bool = False
+) -> str:
     """The name of a set of conditions; `bits` are those of what is computed in, 16 or 32.
 
     With `offloads`, what the backward pass needs is on the host meanwhile.
     """
-    return f"{attention}, {trained}, {bits}, {_device(on_gpu)}{', offloaded' if offloads else ''}"
+    more = f"{', offloaded' if offloads else ''}{', one row' if one_row else ''}"
+    return f"{attention}, {trained}, {bits}, {_device(on_gpu)}{more}"
 
 
 def cached_traces(folder: Path, auto_class: AutoClass) -> LayerTraces | None:

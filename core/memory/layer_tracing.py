@@ -61,6 +61,9 @@ def traces_of(config: Any, auto_class: AutoClass, *, on_gpu: bool, trusted: bool
                         for trained in _kinds_of_training(model, bits, on_gpu=on_gpu):
                             name = condition(attention, trained, bits=bits, on_gpu=on_gpu)
                             found[name] = trace(model, attention, trained, on_gpu=on_gpu)
+                            if attention == "eager" and holds_more_of_one_row(model, trained, on_gpu=on_gpu):
+                                name = condition(attention, trained, bits=bits, on_gpu=on_gpu, one_row=True)
+                                found[name] = trace(model, attention, trained, on_gpu=on_gpu, rows=1)
                             if on_gpu and attention != "eager" and trained in _OFFLOADED:
                                 name = condition(attention, trained, bits=bits, on_gpu=True, offloads=True)
                                 found[name] = trace(model, attention, trained, on_gpu=True, offloads=True)
@@ -88,12 +91,16 @@ def _kinds_of_training(model: "ExampleLayers", bits: int, *, on_gpu: bool) -> It
 
 
 def trace(
-    model: ExampleLayers, attention: AttentionKind, trained: Trained, *, on_gpu: bool, offloads: bool = False
-) -> ModelTrace:
+    model: ExampleLayers, attention: AttentionKind, trained: Trained, *, on_gpu: bool, offloads: bool = False,
+    rows: int = ROWS,
+) -> ModelTrace:  # fmt: skip
     """Go through the layers under these conditions."""
 
     def go(tokens: int, *, backwards: bool) -> Pass:
-        return Pass(model, attention, tokens, trained, on_gpu=on_gpu, backwards=backwards, offloads=offloads)
+        return Pass(model, attention, tokens, trained, on_gpu=on_gpu, backwards=backwards, offloads=offloads, rows=rows)
+
+    def growth(sizes: list[int]) -> Growth:
+        return _growth(sizes, rows)
 
     lengths = list(_LENGTHS[1:])
     worked = [go(tokens, backwards=True) for tokens in lengths]
@@ -106,19 +113,19 @@ def trace(
         LayerKind(
             count=count,
             weights=sum(parameter.numel() for parameter in model.layers[index].parameters()),
-            kept=_growth([one.seen[index].kept for one in passes]),
-            beyond=_growth([one.seen[index].working - one.seen[index].kept for one in worked]),
+            kept=growth([one.seen[index].kept for one in passes]),
+            beyond=growth([one.seen[index].working - one.seen[index].kept for one in worked]),
             least=short.seen[index].working - short.seen[index].kept,
             inputs=tuple(_inputs(passes[-1].seen[index], passes[-1].kept_inputs)),
         )
         for index, count in enumerate([1, *model.counts])
     ]
     longest = passes[-1]
-    per_token = 1 / (ROWS * longest.tokens)
+    per_token = 1 / (rows * longest.tokens)
     return ModelTrace(
-        around=_growth([one.around for one in passes]),
-        inside=_growth([one.inside for one in worked]),
-        passed=_growth([one.passed for one in passes]),
+        around=growth([one.around for one in passes]),
+        inside=growth([one.inside for one in worked]),
+        passed=growth([one.passed for one in passes]),
         stream=longest.seen[-1].stream * per_token,
         entry=longest.entry * per_token,
         embedded=longest.embedded * per_token,
@@ -128,6 +135,16 @@ def trace(
     )
 
 
+def holds_more_of_one_row(model: ExampleLayers, trained: Trained, *, on_gpu: bool) -> bool:
+    """Whether a row alone is kept larger than it is among others, as some models do with scores written out."""
+
+    def kept(rows: int) -> list[float]:
+        one = Pass(model, "eager", _SHORT, trained, on_gpu=on_gpu, backwards=False, rows=rows)
+        return [seen.kept / rows for seen in one.seen]
+
+    return any(alone > among * 1.01 for alone, among in zip(kept(1), kept(ROWS), strict=True))
+
+
 def _inputs(seen: Seen, kept: Collection[Storage]) -> Iterable[Input]:
     numbers: dict[Storage, int] = {}
     for name, width, element, wants_gradient, storage in seen.inputs:
@@ -135,7 +152,7 @@ def _inputs(seen: Seen, kept: Collection[Storage]) -> Iterable[Input]:
         yield Input(name, width, element, tensor, storage in kept, wants_gradient)
 
 
-def _growth(sizes: list[int]) -> Growth:
+def _growth(sizes: list[int], rows: int) -> Growth:
     """What goes through the sizes at the longest lengths: a parabola, or a line where they bend the other way."""
     *before, y, z = sizes
     a, b, c = _LENGTHS
@@ -143,4 +160,4 @@ def _growth(sizes: list[int]) -> Growth:
     by_pair = (slope - (y - before[0]) / (b - a)) / (c - a) if before else 0.0
     by_pair = max(0.0, by_pair)
     by_token = slope - by_pair * (b + c)
-    return Growth(max(0.0, z - c * (by_token + c * by_pair)), by_token / ROWS, by_pair / ROWS)
+    return Growth(max(0.0, z - c * (by_token + c * by_pair)), by_token / rows, by_pair / rows)

@@ -29,12 +29,13 @@ def traced_step(
     if trained == "adapters" and quantization != "none":
         trained = "adapters on 8 bit" if quantization == "int8" else "adapters on 4 bit"
     element, attention = step.element, _kind_of_attention(step)
-    trace = traces.find(attention, trained, bits=8 * element, on_gpu=step.on_gpu)
+    shape = step.shape
+    rows, tokens = (1, shape.rows * shape.tokens) if shape.packed else (shape.rows, shape.tokens)
+    alone = attention == "eager" and rows == 1
+    trace = traces.find(attention, trained, bits=8 * element, on_gpu=step.on_gpu, one_row=alone)
     if trace is None:
         return None
     away = traces.find(attention, trained, bits=8 * element, on_gpu=True, offloads=True) if step.offloads else None
-    shape = step.shape
-    rows, tokens = (1, shape.rows * shape.tokens) if shape.packed else (shape.rows, shape.tokens)
     shares = _shares(trace, _counts(adapted))
     sides = {starred(next(iter(one.names))): one.per_rank for one in adapted} if step.dora else {}
     # PEFT adds what it has learnt to the experts' weights, and keeps the sum.

@@ -25,6 +25,8 @@ HOW: dict[str, dict[str, Any]] = {
     "lora": {},
     "full": {"use_peft": False},
     "lora32": {"dtype": "float32"},
+    "int8": {"load_in_8bit": True},
+    "dora": {"load_in_4bit": True, "use_dora": True},
 }
 OPTIONS = tuple(itertools.product(HOW, (True, False), ("sdpa", "eager"), ("plain", "padded", "packed")))
 TOKENS = 256

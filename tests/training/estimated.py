@@ -32,6 +32,9 @@ class Estimated:
     """What a plan says of that."""
 
 
+_MORE: dict[str, dict[str, Any]] = {"": {}, "offloaded": {"offloads": True}, "one row": {"rows": 1}}
+
+
 class TracesOnDemand(Mapping[str, ModelTrace]):
     """The traces of a model, each made when it is asked for: a test needs one or two of a dozen."""
 
@@ -47,11 +50,11 @@ class TracesOnDemand(Mapping[str, ModelTrace]):
         from core.memory.simulated_gpu import replaced
 
         if name not in self._made:
-            attention, trained, bits, device, *offloaded = name.split(", ")
+            attention, trained, bits, device, *more = name.split(", ")
             kind, how = cast(AttentionKind, attention), cast(Trained, trained)
             with replaced(transformers.masking_utils, "is_tracing", lambda _tensor=None: False):
                 layers = ExampleLayers(*self._of, DTYPES[int(bits)], "eager" if kind == "eager" else "sdpa", False)
-                self._made[name] = trace(layers, kind, how, on_gpu=device == "gpu", offloads=bool(offloaded))
+                self._made[name] = trace(layers, kind, how, on_gpu=device == "gpu", **_MORE[" ".join(more)])
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """What layers were seen to hold, and the arithmetic over it, against whole steps of the model's own code."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.memory.batch_shape import BatchShape
 from core.memory.layer_traces import LayerTraces, cached_traces, keep_traces
 from core.memory.plan import read_model
 from core.models.architecture import detect
@@ -52,6 +54,42 @@ def test_it_holds_what_two_steps_hold(
         request = LoadRequest(model, detect(model), "bfloat16", attention, "cpu")
         simulation = simulate(spec, request, shape, on_gpu=True)
         assert planned.step == pytest.approx(simulation.activations + simulation.logits, rel=0.05)
+
+
+def test_a_row_alone_is_kept_larger_by_some_models_with_eager_attention(model_of: Callable[[str], Path]) -> None:
+    from core.memory.layer_pass import ExampleLayers
+    from core.memory.layer_tracing import DTYPES, holds_more_of_one_row
+    from core.memory.simulate import simulate
+
+    model, shape = model_of("gpt_neox"), BatchShape(1, 128, 128, packed=False)
+    spec = spec_for(model, LORA, "eager", packed=False, rows=1, activation_checkpointing=False)
+    request = LoadRequest(model, detect(model), "bfloat16", "eager", "cpu")
+    planned, simulation = estimated(spec, shape, on_gpu=True), simulate(spec, request, shape, on_gpu=True)
+    assert planned.kept == pytest.approx(simulation.kept, rel=0.02)
+    # Those that do not are not traced twice.
+    for model_type, alone in (("gpt_neox", True), ("llama", False)):
+        layers = ExampleLayers(wide_config(model_type), "AutoModelForCausalLM", DTYPES[16], "eager", False)
+        assert holds_more_of_one_row(layers, "adapters", on_gpu=True) is alone
+
+
+@pytest.mark.parametrize("how", [LORA, NF4], ids=["bf16", "nf4"])
+def test_few_tokens_hold_what_the_weights_of_a_layer_weigh(
+    model_of: Callable[[str], Path], how: dict[str, Any]
+) -> None:
+    from core.memory.simulate import simulate
+
+    model = model_of("mistral")
+    config = json.loads((model / "config.json").read_text())
+    # Wide layers and a small vocabulary, so that it is a layer that holds most.
+    (model / "config.json").write_text(
+        json.dumps(config | {"hidden_size": 1024, "intermediate_size": 8192, "vocab_size": 128})
+    )
+    spec = spec_for(model, how, "sdpa", packed=False, rows=2)
+    for tokens in (192, 256, 768):
+        shape = BatchShape(2, tokens, 2 * tokens, packed=False)
+        simulation = simulate(spec, LoadRequest(model, detect(model), "bfloat16", "sdpa", "cpu"), shape, on_gpu=True)
+        held = simulation.activations + simulation.logits
+        assert estimated(spec, shape, on_gpu=True).step == pytest.approx(held, rel=0.1)
 
 
 def test_a_llama_is_traced_kept_and_told_apart_from_formulas(tiny_model: Path, model_of: Callable[[str], Path]) -> None:
