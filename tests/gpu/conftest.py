@@ -13,9 +13,9 @@ from tests.tiny import build_tiny_model, write_rows
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def gpu() -> GpuSnapshot:
-    """The GPU that PyTorch calls the first, as the driver sees it now."""
+@pytest.fixture(scope="session", autouse=True)
+def cuda() -> None:
+    """Skip all of it without a GPU, before models are made for it."""
     reading = gpus_now()
     if not reading.gpus:
         pytest.skip(f"no NVIDIA GPU: {reading.problem}")
@@ -23,8 +23,15 @@ def gpu() -> GpuSnapshot:
 
     if not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} sees no GPU, though the driver does")
+
+
+@pytest.fixture
+def gpu() -> GpuSnapshot:
+    """The GPU that PyTorch calls the first, as the driver sees it now."""
+    import torch
+
     uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-    return next(one for one in reading.gpus if one.uuid == uuid)
+    return next(one for one in gpus_now().gpus if one.uuid == uuid)
 
 
 @pytest.fixture(scope="session")

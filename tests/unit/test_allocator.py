@@ -35,4 +35,4 @@ def test_a_runner_is_told_and_what_the_user_has_set_stays(monkeypatch: pytest.Mo
     assert runner_environment()["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
     assert runner_environment()["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
-    assert "PYTORCH_CUDA_ALLOC_CONF" not in runner_environment()
+    assert not runner_environment()["PYTORCH_CUDA_ALLOC_CONF"]
