@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.memory.batch_shape import BatchShape
+from core.memory.estimate import MemoryEstimate
 from core.memory.layer_traces import AttentionKind, LayerTraces, ModelTrace, Trained
 from core.memory.plan import ModelFacts
-from core.memory.step_parts import held_in_step, with_step
+from core.memory.step_parts import HeldInStep, held_in_step, with_step
 from core.models.adapter_files import start_of
 from core.models.architecture import AutoClass, detect
 from core.models.checkpoint_files import read_tensors
@@ -77,8 +78,8 @@ def facts_of(folder: Path) -> ModelFacts:
     return ModelFacts(folder, known, tensors, inventory_of(config, known.auto_class), traces=traces)
 
 
-def estimated(spec: RunSpec, shape: BatchShape, *, on_gpu: bool, traced: bool = True) -> Estimated:
-    """What a plan of this spec is made of, where the layers were traced or were not."""
+def estimate_for(spec: RunSpec, shape: BatchShape, *, on_gpu: bool, traced: bool) -> tuple[MemoryEstimate, HeldInStep]:
+    """What a plan of this spec is made of, but for what an allocator takes; and what a step holds of that."""
     from core.memory.spec_estimate import adapted_by, as_started, estimate_of
 
     facts, dtype = facts_of(Path(spec.model_name_or_path)), str(spec.dtype)
@@ -91,7 +92,12 @@ def estimated(spec: RunSpec, shape: BatchShape, *, on_gpu: bool, traced: bool = 
         attention=str(spec.attn_implementation), shape=shape, on_gpu=on_gpu, traces=facts.traces if traced else None,
     )  # fmt: skip
     assert found is not None
-    memory = with_step(memory, spec, shape, found)
+    return with_step(memory, spec, shape, found), found
+
+
+def estimated(spec: RunSpec, shape: BatchShape, *, on_gpu: bool, traced: bool = True) -> Estimated:
+    """What a plan of this spec is made of, where the layers were traced or were not."""
+    memory, found = estimate_for(spec, shape, on_gpu=on_gpu, traced=traced)
     parts = {part.name: part for part in memory.parts}
     step = sum(parts[name].bytes or 0 for name in ("activations", "logits"))
     return Estimated(found.bytes.kept, memory.known_bytes, step, found.traced, parts["activations"].basis)
