@@ -112,13 +112,14 @@ static int status_of(void *handle, const char *field) {
 int nvmlInitWithFlags(unsigned int flags) {
     (void)flags;
     int status = (int)number("STUB_NVML_INIT", "0", 0);
-    if (status == SUCCESS) initialized = 1;
+    if (status == SUCCESS) initialized++;
     return status;
 }
 
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
-int nvmlShutdown(void) { initialized = 0; return SUCCESS; }
+/* Counted as in the real one, so that who is done with it takes it from nobody else. */
+int nvmlShutdown(void) { if (initialized) initialized--; return SUCCESS; }
 
 const char *nvmlErrorString(int status) { (void)status; return "error of the stub"; }
 
