@@ -46,9 +46,9 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
     dtype = getattr(torch, request.dtype)
     skipped = skipped_modules(spec, auto_class, config, trusted)
     quantization = quantization_config(spec, request.dtype, skipped)
-    if (stored := getattr(config, "quantization_config", None)) is not None:
+    stored = _taken_out(config)
+    if stored is not None:
         quantization = BitsAndBytesConfig.from_dict(stored)
-        del config.quantization_config
     with torch.device("meta"):
         model = auto_class.from_config(
             copy.deepcopy(config),
@@ -85,6 +85,14 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
             model.enable_input_require_grads()
     model.train()
     return model
+
+
+def _taken_out(config: Any) -> dict[str, Any] | None:
+    """How the checkpoint is stored quantized, which the configuration does not say any more then."""
+    found = None
+    for part in (config, config.get_text_config()):
+        found = part.__dict__.pop("quantization_config", None) or found
+    return found
 
 
 def _adapted(model: Any, spec: RunSpec) -> Any:

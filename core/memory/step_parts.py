@@ -20,7 +20,7 @@ from core.text import human_bytes
 # A CUDA context with the kernels of PyTorch, cuBLAS and bitsandbytes: 300 to 600 MB on most GPUs.
 _CONTEXT_BYTES = 500_000_000
 # Holes that a simulated allocator left with models of 1 to 8 billion weights (tests/bench/estimates.md): with segments
-# that grow 70 to 440 MB but for one of 730, however much comes and goes; with segments of fixed sizes 1 to 27 % of that.
+# that grow 70 to 440 MB but for one of 730, however much comes and goes; with such of fixed sizes 1 to 27 % of it.
 _HOLES_BYTES = 100_000_000
 _HOLES, _HOLES_AT_MOST = 0.03, 300_000_000
 _FIXED_HOLES = 0.12
