@@ -57,7 +57,6 @@ def spec_for(model: Path, how: dict[str, Any], attention: str, *, packed: bool, 
     [
         ("llama", LORA, True, "eager", "plain"),
         ("qwen2", NF4, False, "sdpa", "padded"),
-        ("gemma", LORA | {"dtype": "float32"}, True, "sdpa", "packed"),
         ("smollm3", FULL, False, "sdpa", "plain"),
         ("gpt_neox", LORA, True, "sdpa", "packed"),
     ],

@@ -12,7 +12,7 @@ from core.memory.layer_traces import LayerTraces, cached_traces, keep_traces
 from core.memory.plan import read_model
 from core.models.architecture import detect
 from core.models.loading import LoadRequest
-from tests.training.estimated import estimated
+from tests.training.estimated import estimated, facts_of
 from tests.training.test_activations import FULL, LORA, NF4, ROWS, SHAPES, spec_for
 from tests.wide_families import wide_config
 
@@ -72,10 +72,7 @@ def test_a_row_alone_is_kept_larger_by_some_models_with_eager_attention(model_of
         assert holds_more_of_one_row(layers, "adapters", on_gpu=True) is alone
 
 
-@pytest.mark.parametrize("how", [LORA, NF4], ids=["bf16", "nf4"])
-def test_few_tokens_hold_what_the_weights_of_a_layer_weigh(
-    model_of: Callable[[str], Path], how: dict[str, Any]
-) -> None:
+def test_few_tokens_hold_what_the_weights_of_a_layer_weigh(model_of: Callable[[str], Path]) -> None:
     from core.memory.simulate import simulate
 
     model = model_of("mistral")
@@ -84,8 +81,8 @@ def test_few_tokens_hold_what_the_weights_of_a_layer_weigh(
     (model / "config.json").write_text(
         json.dumps(config | {"hidden_size": 1024, "intermediate_size": 8192, "vocab_size": 128})
     )
-    spec = spec_for(model, how, "sdpa", packed=False, rows=2)
-    for tokens in (192, 256, 768):
+    spec = spec_for(model, NF4, "sdpa", packed=False, rows=2)
+    for tokens in (192, 768):
         shape = BatchShape(2, tokens, 2 * tokens, packed=False)
         simulation = simulate(spec, LoadRequest(model, detect(model), "bfloat16", "sdpa", "cpu"), shape, on_gpu=True)
         held = simulation.activations + simulation.logits
@@ -93,9 +90,6 @@ def test_few_tokens_hold_what_the_weights_of_a_layer_weigh(
 
 
 def test_a_llama_is_traced_kept_and_told_apart_from_formulas(tiny_model: Path, model_of: Callable[[str], Path]) -> None:
-    from transformers import AutoConfig
-
-    from core.memory.layer_tracing import traces_of
     from core.models.inventory import build_inventory
 
     model, shape = model_of("llama"), SHAPES["plain"]
@@ -113,7 +107,9 @@ def test_a_llama_is_traced_kept_and_told_apart_from_formulas(tiny_model: Path, m
     assert estimated(more, shape, on_gpu=True).peak > estimated(one, shape, on_gpu=True).peak
 
     auto_class = detect(tiny_model).auto_class
-    traces = traces_of(AutoConfig.from_pretrained(model), auto_class, on_gpu=True)
+    made = facts_of(model).traces
+    assert made is not None
+    traces = LayerTraces(dict(made.by_condition), frozenset({"gpu"}))
     build_inventory(tiny_model, auto_class)
     assert read_model(str(tiny_model)).wants_traces(on_gpu=True)
     keep_traces(tiny_model, auto_class, traces, on_gpu=True)
