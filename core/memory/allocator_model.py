@@ -33,6 +33,9 @@ class Block:
         self.next: Block | None = None
 
 
+_Pool = list[tuple[int, int, Block]]
+
+
 class HostAllocator:
     """Takes and frees blocks as the host does, which gives what it is asked for, and keeps count of bytes."""
 
@@ -67,8 +70,8 @@ class AllocatorModel:
         """Bytes of all segments."""
         self.reserved_peak = 0
         # Free blocks by size, then address: the first that is large enough fits best.
-        self._small: list[tuple[int, int, Block]] = []
-        self._large: list[tuple[int, int, Block]] = []
+        self._small: _Pool = []
+        self._large: _Pool = []
         self._end = 0
 
     def allocate(self, size: int) -> Block:
@@ -97,17 +100,27 @@ class AllocatorModel:
 
     def _free_block(self, size: int, small: bool) -> Block | None:
         """Take the one that fits best out of those that are free."""
-        pool = self._small if small else self._large
-        place = bisect.bisect_left(pool, (size,))
+        pool = self._pool(small)
+        place = self._best(pool, size)
         return pool.pop(place)[2] if place < len(pool) else None
+
+    def _best(self, pool: _Pool, size: int) -> int:
+        """The place of what fits best; behind the last where nothing does."""
+        return bisect.bisect_left(pool, (size,))
+
+    def _pool(self, small: bool) -> _Pool:
+        return self._small if small else self._large
+
+    def _reserve(self, size: int) -> None:
+        self.reserved += size
+        self.reserved_peak = max(self.reserved_peak, self.reserved)
 
     def _is_split(self, block: Block, rest: int) -> bool:
         return rest >= _MIN_BLOCK if block.small else rest > _SMALL_SIZE
 
     def _new_segment(self, size: int, small: bool) -> Block:
         segment = _segment_size(size)
-        self.reserved += segment
-        self.reserved_peak = max(self.reserved_peak, self.reserved)
+        self._reserve(segment)
         block = Block(self._end, segment, small)
         self._end += segment
         return block
@@ -122,11 +135,10 @@ class AllocatorModel:
 
     def _keep(self, block: Block) -> None:
         block.free = True
-        pool = self._small if block.small else self._large
-        bisect.insort(pool, (block.size, block.address, block))
+        bisect.insort(self._pool(block.small), (block.size, block.address, block))
 
     def _forget(self, block: Block) -> None:
-        pool = self._small if block.small else self._large
+        pool = self._pool(block.small)
         del pool[bisect.bisect_left(pool, (block.size, block.address))]
 
 
@@ -138,13 +150,10 @@ class GrowingAllocator(AllocatorModel):
         self._last: dict[bool, Block] = {}
         """The last block of each segment, by whether it is of small ones."""
 
-    def _free_block(self, size: int, small: bool) -> Block | None:
-        pool = self._small if small else self._large
-        place = bisect.bisect_left(pool, (size,))
-        if place < len(pool) and pool[place][2] is self._last[small] and place + 1 < len(pool):
-            # What can grow counts as larger than all others.
-            place += 1
-        return pool.pop(place)[2] if place < len(pool) else None
+    def _best(self, pool: _Pool, size: int) -> int:
+        place = super()._best(pool, size)
+        # What can grow counts as larger than all others.
+        return place + 1 if place + 1 < len(pool) and pool[place][2].next is None else place
 
     def _is_split(self, block: Block, rest: int) -> bool:
         return rest >= _MIN_BLOCK
@@ -155,8 +164,7 @@ class GrowingAllocator(AllocatorModel):
         last = self._last.get(small)
         there = last.size if last is not None and last.free else 0
         more = -(-(size - there) // page) * page
-        self.reserved += more
-        self.reserved_peak = max(self.reserved_peak, self.reserved)
+        self._reserve(more)
         if last is not None and last.free:
             self._forget(last)
             last.size += more
@@ -167,12 +175,6 @@ class GrowingAllocator(AllocatorModel):
             last.next = block
         self._last[small] = block
         return block
-
-    def _split(self, block: Block, size: int) -> None:
-        super()._split(block, size)
-        assert block.next is not None
-        if self._last[block.small] is block:
-            self._last[block.small] = block.next
 
     def _keep(self, block: Block) -> None:
         if block.next is None:
