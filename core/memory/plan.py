@@ -37,7 +37,7 @@ from core.models.checkpoint_files import TensorInfo, read_tensors, resolve_model
 from core.models.inventory_file import Inventory, cached_inventory
 from core.models.layers import never_quantized
 from core.models.precision import choose_dtype
-from core.models.prequantized import method_of, stored_problems
+from core.models.prequantized import only_bitsandbytes, stored_problems
 from core.models.tokenizer_files import check_tokenizer_files
 from core.paths import runs_home
 from core.spec.problems import Problem
@@ -76,9 +76,7 @@ class ModelFacts:
     def wants_traces(self, *, on_gpu: bool) -> bool:
         """Whether its layers may be gone through to plan more exactly for this kind of device."""
         tried = self.traces is not None and self.traces.tried_on(on_gpu=on_gpu)
-        stored = self.architecture.stored_quantization
-        known = stored is None or method_of(stored) == "bitsandbytes"
-        return self.inventory is not None and known and not tried
+        return self.inventory is not None and only_bitsandbytes(self.architecture.stored_quantization) and not tried
 
     @property
     def wants_inventory(self) -> bool:

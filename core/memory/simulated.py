@@ -16,7 +16,7 @@ from core.memory.optimizer_state import optimizer_state
 from core.models.adapter_files import start_of
 from core.models.architecture import Architecture
 from core.models.checkpoint_files import read_config
-from core.models.prequantized import method_of
+from core.models.prequantized import only_bitsandbytes
 from core.models.remote_code import find_remote_code
 from core.paths import cache_home, write_atomically
 from core.spec.run_spec import RunSpec
@@ -75,8 +75,8 @@ def why_not_simulated(spec: RunSpec, architecture: Architecture, shape: BatchSha
     attention = spec.attn_implementation or ""
     padded = not shape.packed and shape.real_tokens != shape.rows * shape.tokens
     stored = architecture.stored_quantization
-    if stored is not None and method_of(stored) != "bitsandbytes":
-        return f"checkpoints that are stored in {safe(stored)} are not simulated"
+    if not only_bitsandbytes(stored):
+        return f"checkpoints that are stored in {safe(str(stored))} are not simulated"
     if spec.use_peft and spec.sftui.start_from_adapter is not None:
         try:
             start_of(spec.sftui.start_from_adapter)

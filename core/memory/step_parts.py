@@ -13,12 +13,12 @@ from core.memory.simulated import Simulation
 from core.memory.traced_step import traced_step
 from core.memory.weights import ModelWeights
 from core.models.architecture import Architecture
-from core.models.prequantized import method_of
+from core.models.prequantized import only_bitsandbytes
 from core.spec.run_spec import RunSpec
 from core.text import human_bytes
 
 # A CUDA context with the kernels of PyTorch, cuBLAS and bitsandbytes: 300 to 600 MB on most GPUs.
-_CONTEXT_BYTES = 500_000_000
+CONTEXT_BYTES = 500_000_000
 # Holes that a simulated allocator left with models of 1 to 8 billion weights (tests/bench/estimates.md): with segments
 # that grow 70 to 440 MB but for one of 730, however much comes and goes; with such of fixed sizes 1 to 27 % of it.
 _HOLES_BYTES = 100_000_000
@@ -77,7 +77,7 @@ def held_in_step(
     if any(spec.extra_arguments.get(name) for name in _WITH_ALL_LOGITS):
         step = replace(step, all_logits=True)
     held = None
-    if traces is not None and (stored is None or method_of(stored) == "bitsandbytes"):
+    if traces is not None and only_bitsandbytes(stored):
         held = traced_step(traces, weights, sizes, step, quantization, adapted or ())
     found = held or step_bytes(weights, sizes, step, adapted or ())
     return HeldInStep(found, step, held is not None, sizes.vocabulary * sizes.hidden)
@@ -117,13 +117,13 @@ def with_allocator(
     holes = simulation.allocator if simulation is not None else _holes(memory, held, segments_grow=segments_grow)
     how = "simulated" if simulation is not None else f"about {human_bytes(holes)}"
     words = f"CUDA's context, about 500 MB, and holes: {how}"
-    size = _CONTEXT_BYTES + holes
+    size = CONTEXT_BYTES + holes
     if calibration is not None:
         size = max(0, size + calibration.extra_bytes)
         runs = "1 run" if calibration.runs == 1 else f"{calibration.runs} runs"
         words += f"; {runs} on this GPU: mean error {calibration.mean_error:.1%}"
     part = MemoryPart("allocator_and_context", size, words, "estimated" if calibration is None else "measured")
-    correction = size - _CONTEXT_BYTES - holes
+    correction = size - CONTEXT_BYTES - holes
     return replace(_with(memory, {part.name: part}), correction_bytes=correction)
 
 

@@ -6,6 +6,7 @@ from core.memory.estimate import is_skipped
 from core.memory.spec_estimate import adapted_by
 from core.memory.weight_problems import skip_patterns
 from core.memory.weights import ModelWeights, Weight
+from core.models.prequantized import only_bitsandbytes
 from core.models.target_names import instead_of, is_called, why_not_by_weight
 from core.spec.problems import Problem
 from core.spec.run_spec import RunSpec
@@ -17,7 +18,7 @@ _LINEAR = "all-linear takes them all."
 
 def target_problems(spec: RunSpec, weights: ModelWeights) -> list[Problem]:
     """Return what is wrong with the targets of a spec; nothing while the model's own modules are not known."""
-    if not weights.exact or not (weights.stored or "bitsandbytes").startswith("bitsandbytes"):
+    if not weights.exact or not only_bitsandbytes(weights.stored):
         return []
     found = [*_module_problems(spec, weights), *_parameter_problems(spec, weights)]
     if not found and adapted_by(spec, weights) == []:

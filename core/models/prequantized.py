@@ -27,6 +27,11 @@ def method_of(stored: str) -> str:
     return stored.partition(" ")[0].removesuffix("_4bit").removesuffix("_8bit")
 
 
+def only_bitsandbytes(stored: str | None) -> bool:
+    """Return whether nothing but bitsandbytes quantizes, or has quantized, the layers of a checkpoint so stored."""
+    return stored is None or method_of(stored) == "bitsandbytes"
+
+
 def stored_problems(spec: RunSpec, architecture: Architecture) -> tuple[Problem, ...]:
     """Return why a checkpoint that is stored quantized cannot be trained as this spec asks; nothing where it can."""
     stored = architecture.stored_quantization

@@ -4,13 +4,12 @@ python -m tests.bench.estimates
 """
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from core.memory.batch_shape import BatchShape
-from core.memory.step_parts import with_allocator
+from core.memory.step_parts import CONTEXT_BYTES, with_allocator
 from core.models.architecture import detect
 from core.models.loading import LoadRequest
 from core.spec.run_spec import RunSpec
@@ -70,12 +69,9 @@ def main(scratch: Path) -> None:
         whole = with_allocator(
             memory, held, on_gpu=True, segments_grow=True, simulation=None, calibration=None
         ).known_bytes
-        context = with_allocator(
-            memory, held, on_gpu=True, segments_grow=True, simulation=replace(simulation, allocator=0), calibration=None
-        ).known_bytes - memory.known_bytes  # fmt: skip
         real = simulation.peak + simulation.allocator
-        errors.append((whole - context) / real - 1)
-        holes = whole - context - memory.known_bytes
+        errors.append((whole - CONTEXT_BYTES) / real - 1)
+        holes = whole - CONTEXT_BYTES - memory.known_bytes
         print(
             f"| {name} | {how} | {rows} × {tokens:,} | {'on' if checkpointing else 'off'} | {real / 1e9:.2f} "
             f"| {errors[-1]:+.1%} | {simulation.allocator / 1e6:,.0f} | {holes / 1e6:,.0f} |",

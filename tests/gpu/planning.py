@@ -12,7 +12,7 @@ from core.memory.batch_shape import BatchShape, batch_shape
 from core.memory.plan import Plan, PlanFacts, read_facts, read_model
 from core.memory.simulated import Simulation, SimulationTask, cached_simulation, why_not_simulated
 from core.memory.simulation_plan import simulation_task
-from core.memory.step_parts import _CONTEXT_BYTES
+from core.memory.step_parts import CONTEXT_BYTES
 from core.runs.launch import WarmRunner
 from core.spec.run_spec import RunSpec
 
@@ -128,7 +128,7 @@ def _record(plan: Plan) -> dict[str, Any]:
     return {
         "total_bytes": told["total_bytes"] - correction if told["total_bytes"] is not None else None,
         "is_complete": told["total_is_complete"],
-        "context_bytes": _CONTEXT_BYTES if plan.device.kind == "gpu" else None,
+        "context_bytes": CONTEXT_BYTES if plan.device.kind == "gpu" else None,
         "parts": parts,
         "basis": {name: told["basis"].get(name) for name in ("activations", "logits")},
         "errors": [str(problem) for problem in plan.problems if problem.level == "error"],
