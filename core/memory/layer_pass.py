@@ -24,7 +24,7 @@ from core.memory.simulated_model import materialize
 from core.memory.simulated_offloading import offloading
 from core.memory.weights import starred
 from core.models.architecture import AutoClass
-from core.models.inventory import float32_names
+from core.models.inventory import keep_in_float32
 from core.models.target_names import is_router
 from core.models.towers import find_towers, within
 
@@ -67,10 +67,7 @@ class ExampleLayers:
             whole = getattr(transformers, auto_class).from_config(
                 copy.deepcopy(config), dtype=dtype, attn_implementation=attention, trust_remote_code=trusted
             )
-        kept_in_float32 = float32_names(whole, dtype, whole.state_dict().keys())
-        for name, parameter in whole.named_parameters():
-            if name in kept_in_float32:
-                parameter.data = parameter.data.float()
+        keep_in_float32(whole, dtype)
         self.dtype = dtype
         self.model = whole
         self.backbone = getattr(whole, whole.base_model_prefix)

@@ -24,7 +24,7 @@ from core.memory.layer_traces import (
 )
 from core.memory.simulated_gpu import replaced
 from core.models.architecture import AutoClass
-from core.models.inventory import trusts_own_code
+from core.models.inventory import take_quantization_out, trusts_own_code
 
 # Multiples of what linear attention works through at a time; far enough apart to tell pairs from tokens.
 _LENGTHS = (768, 1536, 3072)
@@ -42,8 +42,7 @@ def trace_layers(folder: Path, auto_class: AutoClass, *, on_gpu: bool) -> LayerT
     """
     trusted = trusts_own_code(folder)
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
-    for part in (config, config.get_text_config()):
-        part.__dict__.pop("quantization_config", None)
+    take_quantization_out(config)
     traces = traces_of(config, auto_class, on_gpu=on_gpu, trusted=trusted)
     keep_traces(folder, auto_class, traces, on_gpu=on_gpu)
     return traces

@@ -78,14 +78,14 @@ def simulate(spec: RunSpec, request: LoadRequest, shape: BatchShape, *, on_gpu: 
     on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     if on_gpu:
         on_device = functools.partial(AsOnGpu, count.pass_through)
-    model = meta_model(spec, request, on_device)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(weights_unpacked_by_size())
+        model = meta_model(spec, request, on_device)
         # Transformers takes fake tensors for a graph that is traced, which must hold for every mask.
         stack.enter_context(replaced(transformers.masking_utils, "is_tracing", lambda _tensor=None: False))
         if on_gpu:
             stack.enter_context(trl_as_on_gpu())
             stack.enter_context(bitsandbytes_as_on_gpu())
-        stack.enter_context(weights_unpacked_by_size())
         stack.enter_context(QuickFakeMode())
         materialize(model)
         count.used_twice = used_twice(model)

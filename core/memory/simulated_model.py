@@ -24,7 +24,7 @@ from core.memory.stored_weights import comes_as_stored
 from core.models.adapter_files import start_of
 from core.models.adapters import attach_adapters, freeze_towers, keep_trained_weights_in_float32
 from core.models.checkpoint_files import read_tensors
-from core.models.inventory import float32_names
+from core.models.inventory import keep_in_float32, take_quantization_out
 from core.models.loading import LoadRequest, model_config, quantization_config, skipped_modules, trusts_own_code
 from core.models.quantized_layers import mend_quantized_layers
 from core.models.token_rows import show_head_bias
@@ -46,7 +46,7 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
     dtype = getattr(torch, request.dtype)
     skipped = skipped_modules(spec, auto_class, config, trusted)
     quantization = quantization_config(spec, request.dtype, skipped)
-    stored = _taken_out(config)
+    stored = take_quantization_out(config)
     if stored is not None:
         quantization = BitsAndBytesConfig.from_dict(stored)
     with torch.device("meta"):
@@ -56,7 +56,7 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
             attn_implementation=request.attention,
             trust_remote_code=trusted,
         )
-        _keep_in_float32(model, dtype)
+        keep_in_float32(model, dtype)
         if stored is not None:
             _keep_as_stored(model, request.folder)
         if quantization is not None:
@@ -66,8 +66,7 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
             model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
             mend_quantized_layers(model)
         if spec.use_peft:
-            with weights_unpacked_by_size():
-                model = _adapted(model, spec)
+            model = _adapted(model, spec)
         else:
             freeze_towers(model, spec)
     if quantization is not None:
@@ -85,14 +84,6 @@ def meta_model(spec: RunSpec, request: LoadRequest, again: Callable[[], Abstract
             model.enable_input_require_grads()
     model.train()
     return model
-
-
-def _taken_out(config: Any) -> dict[str, Any] | None:
-    """How the checkpoint is stored quantized, which the configuration does not say any more then."""
-    found = None
-    for part in (config, config.get_text_config()):
-        found = part.__dict__.pop("quantization_config", None) or found
-    return found
 
 
 def _adapted(model: Any, spec: RunSpec) -> Any:
@@ -213,10 +204,3 @@ def _keep_as_stored(model: Any, folder: Path) -> None:
     for name, parameter in model.named_parameters():
         if name in types and comes_as_stored(name, "bitsandbytes"):
             parameter.data = parameter.data.to(types[name])
-
-
-def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
-    kept = float32_names(model, dtype, model.state_dict().keys())
-    for name, parameter in model.named_parameters():
-        if name in kept:
-            parameter.data = parameter.data.float()

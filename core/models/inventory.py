@@ -45,8 +45,7 @@ def build_inventory(folder: Path, auto_class: AutoClass) -> Inventory:
     trusted = trusts_own_code(folder)
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
-        for part in (config, config.get_text_config()):
-            part.__dict__.pop("quantization_config", None)
+        take_quantization_out(config)
         inventory = inventory_of(config, auto_class, trusted=trusted)
     except Exception as error:
         # A configuration from anywhere makes a model's class raise anything.
@@ -135,6 +134,22 @@ def _adapted_weights(model: Any) -> dict[str, tuple[int, int]]:
             sizes = (module.lora_A["default"].weight.numel(), module.lora_B["default"].weight.numel())
             found[f"{owner}.{weight}"] = sizes
     return found
+
+
+def take_quantization_out(config: Any) -> dict[str, Any] | None:
+    """How a configuration says that its checkpoint is stored quantized, which it does not say any more then."""
+    found = None
+    for part in (config, config.get_text_config()):
+        found = part.__dict__.pop("quantization_config", None) or found
+    return found
+
+
+def keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Make float32 of what from_pretrained keeps so in a model that it loads in `dtype`."""
+    kept = float32_names(model, dtype, model.state_dict().keys())
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            parameter.data = parameter.data.float()
 
 
 def float32_names(model: Any, dtype: torch.dtype, saved: Collection[str]) -> set[str]:
