@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.tiny import byte_tokenizer
 
-_SMALL: dict[str, Any] = {
+SMALL: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -20,43 +20,43 @@ _SMALL: dict[str, Any] = {
 def _llama(tokens: dict[str, Any]) -> Any:
     from transformers import LlamaConfig
 
-    return LlamaConfig(**_SMALL, **tokens)
+    return LlamaConfig(**SMALL, **tokens)
 
 
 def _qwen3(tokens: dict[str, Any]) -> Any:
     from transformers import Qwen3Config
 
-    return Qwen3Config(**_SMALL, **tokens, tie_word_embeddings=True)
+    return Qwen3Config(**SMALL, **tokens, tie_word_embeddings=True)
 
 
 def _gemma3(tokens: dict[str, Any]) -> Any:
     from transformers import Gemma3TextConfig
 
-    return Gemma3TextConfig(**_SMALL, **tokens, query_pre_attn_scalar=16, sliding_window=32)
+    return Gemma3TextConfig(**SMALL, **tokens, query_pre_attn_scalar=16, sliding_window=32)
 
 
 def _phi3(tokens: dict[str, Any]) -> Any:
     from transformers import Phi3Config
 
-    return Phi3Config(**_SMALL, **tokens, original_max_position_embeddings=256)
+    return Phi3Config(**SMALL, **tokens, original_max_position_embeddings=256)
 
 
 def _mistral(tokens: dict[str, Any]) -> Any:
     from transformers import MistralConfig
 
-    return MistralConfig(**_SMALL, **tokens, sliding_window=32)
+    return MistralConfig(**SMALL, **tokens, sliding_window=32)
 
 
 def _mixtral(tokens: dict[str, Any]) -> Any:
     from transformers import MixtralConfig
 
-    return MixtralConfig(**_SMALL, **tokens, num_local_experts=4, num_experts_per_tok=2)
+    return MixtralConfig(**SMALL, **tokens, num_local_experts=4, num_experts_per_tok=2)
 
 
 def _gpt_neox(tokens: dict[str, Any]) -> Any:
     from transformers import GPTNeoXConfig
 
-    kept = {name: value for name, value in _SMALL.items() if name not in ("num_key_value_heads", "head_dim")}
+    kept = {name: value for name, value in SMALL.items() if name not in ("num_key_value_heads", "head_dim")}
     return GPTNeoXConfig(**kept, **tokens)
 
 
@@ -64,7 +64,7 @@ def _falcon_h1(tokens: dict[str, Any]) -> Any:
     from transformers import FalconH1Config
 
     return FalconH1Config(
-        **_SMALL, **tokens, mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1
+        **SMALL, **tokens, mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1
     )
 
 
@@ -74,7 +74,7 @@ def _llava(tokens: dict[str, Any]) -> Any:
     vision = CLIPVisionConfig(
         hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14
     )
-    return LlavaConfig(vision_config=vision, text_config=LlamaConfig(**_SMALL, **tokens), image_token_index=3)
+    return LlavaConfig(vision_config=vision, text_config=LlamaConfig(**SMALL, **tokens), image_token_index=3)
 
 
 FAMILIES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -91,7 +91,7 @@ FAMILIES: dict[str, Callable[[dict[str, Any]], Any]] = {
 """Model type → the configuration of a tiny one, given the size and the special tokens of its tokenizer."""
 
 _GROUPED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
-_MIXTURE = {key: value for key, value in _SMALL.items() if key != "head_dim"}
+_MIXTURE = {key: value for key, value in SMALL.items() if key != "head_dim"}
 _MIXTURE |= {"intermediate_size": 96, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 OTHERS: dict[str, dict[str, Any]] = {
     "qwen2_moe": {**_MIXTURE, "num_experts": 4, "shared_expert_intermediate_size": 48, "mlp_only_layers": [0]},

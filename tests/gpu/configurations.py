@@ -141,7 +141,7 @@ def tiny(configuration: Configuration) -> Configuration:
 def part_of(configurations: tuple[Configuration, ...], part: str) -> tuple[Configuration, ...]:
     """The Nth of M parts of about the same size; `part` is "N/M". Raises ValueError."""
     number, _, count = part.partition("/")
-    n, m = int(number), int(count)
+    n, m = (int(one) if one.isdecimal() else 0 for one in (number, count))
     if not 1 <= n <= m:
         raise ValueError(f"{part} is no part: write 1/2 or 2/2")
     size = -(-len(configurations) // m)

@@ -22,15 +22,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from core.devices.gpu import GpuMonitor, GpuReading
+from core.devices.gpu import GpuReading
 from core.errors import SftuiError
 from core.spec.build import build_spec
 from core.spec.run_spec import RunSpec
 from tests.gpu import running
 from tests.gpu.comparison import WAYS, held, planned
 from tests.gpu.configurations import CONFIGURATIONS, Configuration, part_of, tiny
+from tests.gpu.on_gpu import gpus_now
 from tests.gpu.planning import Planned, Planner
-from tests.gpu.results import NOT_BEGUN, Results, machine_of
+from tests.gpu.results import NOT_BEGUN, OtherFileError, Results, machine_of
 from tests.gpu.rows import write_rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -40,14 +41,28 @@ _BUILD_SECONDS = 300.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is not in the file yet; returns 0, or 1 if time ran out before all was measured."""
-    options = _parser().parse_args(arguments)
+    """Measure what is not in the file yet; returns 0, 1 if time ran out before all was measured, 2 for wrong use."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
     wanted = tuple(tiny(one) for one in CONFIGURATIONS) if options.tiny else CONFIGURATIONS
-    wanted = part_of(wanted, options.part)
+    try:
+        wanted = part_of(wanted, options.part)
+    except ValueError as wrong:
+        parser.error(f"--part: {wrong}")
     wanted = tuple(one for one in wanted if all(word in one.name for word in options.only))
+    if not wanted:
+        parser.error(f"--only: no name has {' and '.join(options.only)} in it; --list shows them")
     if options.list:
         print("\n".join(one.name for one in wanted))
         return 0
+    try:
+        return _go_on(wanted, options)
+    except OtherFileError as wrong:
+        print(wrong, file=sys.stderr)
+        return 2
+
+
+def _go_on(wanted: tuple[Configuration, ...], options: argparse.Namespace) -> int:
     until = time.monotonic() + options.seconds
     _make_room(options.scratch)
     # Whoever ends us early is to find no run left behind.
@@ -164,9 +179,7 @@ def _make_room(scratch: Path) -> None:
 def _reading(is_tiny: bool) -> GpuReading:
     if is_tiny:
         return GpuReading((), None, "not asked for")
-    monitor = GpuMonitor()
-    with contextlib.closing(monitor):
-        return monitor.read()
+    return gpus_now()
 
 
 def _words(entry: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tests.families import SMALL
+
 # The sizes in config.json of huggingface.co/meta-llama/Llama-3.1-8B, huggingface.co/Qwen/Qwen3-4B and
 # huggingface.co/google/gemma-3-1b-pt.
 MODELS: dict[str, dict[str, Any]] = {
@@ -79,15 +81,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-_TINY: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "vocab_size": 512,
-}
+_TINY = SMALL | {"vocab_size": 512, "max_position_embeddings": 1024}
 _SHARD = "4GB"
 
 

@@ -17,8 +17,12 @@ _FORMAT = 1
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
+class OtherFileError(ValueError):
+    """The file holds something else than what is asked of it."""
+
+
 class Results:
-    """Measurements by the names of their configurations. Raises ValueError for a file that holds something else."""
+    """Measurements by the names of their configurations. Raises OtherFileError for a file of something else."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -32,11 +36,11 @@ class Results:
         return frozenset(name for name, run in self._held["runs"].items() if run["end"] != NOT_BEGUN)
 
     def describe(self, machine: dict[str, Any]) -> None:
-        """Keep where it is measured. Raises ValueError if the file has measurements of another machine."""
+        """Keep where it is measured. Raises OtherFileError if the file has measurements of another machine."""
         before = self._held["machine"]
         gpu = before.get("gpu") if before else machine["gpu"]
         if gpu != machine["gpu"]:
-            raise ValueError(f"{self._file} is of {gpu}, and this is {machine['gpu']}: name another file")
+            raise OtherFileError(f"{self._file} is of {gpu}, and this is {machine['gpu']}: name another file")
         # Older figures keep the date of the first of them.
         self._held["machine"] = {**machine, "date": before.get("date", machine["date"])}
         self._write()
@@ -52,10 +56,13 @@ class Results:
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    """What a file of measurements holds. Raises ValueError or OSError."""
-    held = json.loads(file.read_bytes())
+    """What a file of measurements holds. Raises OtherFileError or OSError."""
+    try:
+        held = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise OtherFileError(f"{file} is no JSON: {error}") from error
     if not isinstance(held, dict) or held.get("format") != _FORMAT:
-        raise ValueError(f"{file} holds no measurements of this form")
+        raise OtherFileError(f"{file} holds no measurements of this form")
     return held
 
 

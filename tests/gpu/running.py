@@ -14,9 +14,9 @@ from core.memory.plan import Plan
 from core.runs import events
 from core.runs.events import Event
 from core.runs.folder import RunFolder, all_runs, create_run
-from core.runs.journal import JournalReader
 from core.runs.launch import start_run
 from core.spec.run_spec import RunSpec
+from tests.training.runs import events_of
 
 _TICK_SECONDS = 0.2
 _LETS_GO_SECONDS = 20.0
@@ -43,8 +43,7 @@ def run(spec: RunSpec, plan: Plan, *, patience: float, until: float) -> dict[str
     finally:
         # Its session is its own: it would outlive us, and keep its memory.
         _end(process)
-    told = [entry.event for entry in JournalReader(folder.journal_file).read_new()]
-    record = record_of(told, timed_out=timed_out)
+    record = record_of(events_of(folder), timed_out=timed_out)
     record["seconds"] = round(time.monotonic() - began, 1)
     if record["end"] == "interrupted":
         record["log"] = _last_words(folder)
@@ -56,11 +55,7 @@ def end_leftovers() -> None:
     """End the runs of an earlier call that was cut off, and delete their folders; all runs of this home are ours."""
     for folder in all_runs():
         if folder.is_alive():
-            started = [
-                entry.event
-                for entry in JournalReader(folder.journal_file).read_new()
-                if isinstance(entry.event, events.RunStarted)
-            ]
+            started = [event for event in events_of(folder) if isinstance(event, events.RunStarted)]
             for one in started[-1:]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(one.pid, signal.SIGKILL)

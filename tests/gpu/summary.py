@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         results = merged([read_results(file) for file in options.files])
-    except ValueError as wrong:
+    except (OSError, ValueError) as wrong:
         print(wrong, file=sys.stderr)
         return 1
     if not results["machine"]["gpu_bytes"] and options.into is None:
