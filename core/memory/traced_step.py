@@ -37,7 +37,7 @@ def traced_step(
         return None
     away = traces.find(attention, trained, bits=8 * element, on_gpu=True, offloads=True) if step.offloads else None
     shares = _shares(trace, _counts(adapted))
-    sides = {starred(next(iter(one.names))): one.per_rank for one in adapted}
+    sides = {starred(next(iter(one.names))): one.per_rank for one in adapted} if step.dora else {}
     # PEFT adds what it has learnt to the experts' weights, and keeps the sum.
     summed = sum(one.weight.elements for one in experts) * element
 
@@ -45,7 +45,8 @@ def traced_step(
         kept = kind.kept.of(rows, tokens) + _added(kind, shares, step) + summed
         beyond = kind.beyond_of(rows, tokens) - _gone_early(kind, shares, step) + _dropped_out(kind, shares, step)
         for one in kind.inputs:
-            if step.dora and (share := shares.get(one.name)):
+            if one.name in sides:
+                share = shares.get(one.name, 0.0)
                 kept += share * dora_kept(step, *sides[one.name], wants_gradient=one.wants_gradient)
                 beyond = max(beyond, dora_working(step, *sides[one.name]))
         return kept, beyond
